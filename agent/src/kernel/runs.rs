@@ -1,0 +1,423 @@
+//! Running code: the API's steps on top of the runner's stream of records.
+//!
+//! A step gathers output until the run stops somewhere (a phase ends, it waits for input,
+//! it is over), enough has gathered, or the caller's patience ends. The run itself goes on
+//! regardless; the caller comes back with `Continue`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use backendai_rpc::agent_api::{Complete, Execute, ExecuteMode, ExecuteReply, RunStatus};
+use backendai_rpc::call::{ErrorKind, RemoteError};
+use backendai_rpc::runner::{FromRunner, Job, RunRecord, ToRunner};
+
+use super::run_log::{RunLog, Taken};
+use crate::runner_link::{Hello, Outbox, RunnerListener};
+
+/// Messages to a runner that may wait for its connection: a user's clicks, not a stream.
+const OUTBOX: usize = 16;
+/// A run that nobody asks for while another waits behind it is ended after this time.
+const ABANDONED_AFTER: Duration = Duration::from_secs(30);
+/// Longest time a step gathers output: below the caller's patience for the whole call.
+const MAX_FLUSH: Duration = Duration::from_secs(25);
+/// How long a run to continue may wait for its runner to call a restarted agent.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a runner that has just called may take to send again what it has.
+const RESEND_TIME: Duration = Duration::from_millis(300);
+/// The public API's limit for completions.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// The agent's side of one kernel's runner.
+pub struct Runner {
+    kernel_id: String,
+    messages: mpsc::Sender<ToRunner>,
+    taken: watch::Sender<u64>,
+    status: watch::Sender<RunnerStatus>,
+    log: Mutex<RunLog>,
+    /// Some run should be looked at.
+    wake: Notify,
+    questions: Mutex<HashMap<u64, oneshot::Sender<Vec<String>>>>,
+    next_question: AtomicU64,
+    /// Cancelled when the kernel is gone.
+    closed: CancellationToken,
+}
+
+/// What is known of a runner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct RunnerStatus {
+    is_connected: bool,
+    /// When it first accepted runs in this process of the agent.
+    ready_since: Option<Instant>,
+    startup_exit_code: Option<i32>,
+    /// Why what connected was turned away.
+    refused: Option<String>,
+}
+
+impl Runner {
+    /// A runner that has not called yet, and what [`runner_link::serve`](crate::runner_link::serve)
+    /// is to send.
+    pub fn new(kernel_id: String) -> (Arc<Self>, Outbox) {
+        let (messages, outgoing) = mpsc::channel(OUTBOX);
+        let (taken, taken_seen) = watch::channel(0);
+        let runner = Self {
+            kernel_id,
+            messages,
+            taken,
+            status: watch::Sender::default(),
+            log: Mutex::default(),
+            wake: Notify::new(),
+            questions: Mutex::default(),
+            next_question: AtomicU64::new(1),
+            closed: CancellationToken::new(),
+        };
+        (Arc::new(runner), Outbox { messages: outgoing, taken: taken_seen })
+    }
+
+    /// Resolves when the runner accepts runs. Cancel-safe.
+    ///
+    /// # Errors
+    /// Something else connected in its place; what it was.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.status_until(|status| match (status.ready_since, &status.refused) {
+            (Some(_), _) => Some(Ok(())),
+            (None, Some(why)) => Some(Err(why.clone())),
+            (None, None) => None,
+        })
+        .await
+    }
+
+    /// Resolves with its exit code when the startup command has ended. Cancel-safe.
+    pub async fn startup_exit_code(&self) -> i32 {
+        self.status_until(|status| status.startup_exit_code).await
+    }
+
+    async fn status_until<T>(&self, pick: impl Fn(&RunnerStatus) -> Option<T>) -> T {
+        let mut status = self.status.subscribe();
+        loop {
+            if let Some(found) = pick(&status.borrow_and_update()) {
+                return found;
+            }
+            if status.changed().await.is_err() {
+                // The sender is a field of the runner, so it outlives this borrow.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Asks the runner to end everything in the container. False if it is not connected.
+    pub fn shut_down(&self, grace: Duration) -> bool {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.status.borrow().is_connected
+            && self.messages.try_send(ToRunner::Shutdown { grace_ms }).is_ok()
+    }
+
+    /// Ends all waiting: the kernel is gone.
+    pub fn close(&self) {
+        self.closed.cancel();
+        self.questions.lock().clear();
+    }
+
+    /// Carries out one step of a run.
+    ///
+    /// # Errors
+    /// The run is not known (or known already), or the kernel went away.
+    pub async fn execute(&self, request: Execute) -> Result<ExecuteReply, RemoteError> {
+        let flush = Duration::from_millis(request.flush_ms).min(MAX_FLUSH);
+        let run_id = match request.mode {
+            ExecuteMode::Query { code } => self.begin(request.run_id, Job::Query { code }).await?,
+            ExecuteMode::Batch { clean, build, exec } => {
+                self.begin(request.run_id, Job::Batch { clean, build, exec }).await?
+            }
+            ExecuteMode::Continue => self.known_run(request.run_id).await?,
+            ExecuteMode::Input { text } => {
+                let run_id = self.known_run(request.run_id).await?;
+                self.send(ToRunner::Input { run_id: run_id.clone(), text }).await?;
+                run_id
+            }
+        };
+        let taken = self.step(&run_id, flush).await?;
+        Ok(reply(run_id, taken))
+    }
+
+    /// Interrupts what runs, as Ctrl-C would.
+    ///
+    /// # Errors
+    /// The kernel went away.
+    pub async fn interrupt(&self) -> Result<(), RemoteError> {
+        self.send(ToRunner::Interrupt).await
+    }
+
+    /// Completes code. Empty if the runtime cannot or takes too long.
+    ///
+    /// # Errors
+    /// The kernel went away.
+    pub async fn complete(&self, request: Complete) -> Result<Vec<String>, RemoteError> {
+        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.questions.lock().insert(id, answer);
+        let question = ToRunner::Complete { id, code: request.code, cursor: request.cursor };
+        let sent = self.send(question).await;
+        let reply = match sent {
+            Ok(()) => tokio::time::timeout(COMPLETE_TIMEOUT, answered).await,
+            Err(error) => {
+                self.questions.lock().remove(&id);
+                return Err(error);
+            }
+        };
+        self.questions.lock().remove(&id);
+        match reply {
+            Ok(Ok(matches)) => Ok(matches),
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn begin(&self, run_id: Option<String>, job: Job) -> Result<String, RemoteError> {
+        let run_id = run_id.unwrap_or_else(|| hex::encode(rand::rng().random::<[u8; 16]>()));
+        if !self.log.lock().begin(&run_id, Instant::now()) {
+            return Err(RemoteError::new(
+                ErrorKind::InvalidInput,
+                format!("kernel {} has a run {run_id} already", self.kernel_id),
+            ));
+        }
+        let sent = self.send(ToRunner::Run { run_id: run_id.clone(), job }).await;
+        if sent.is_err() {
+            self.log.lock().drop_run(&run_id);
+        }
+        sent.map(|()| run_id)
+    }
+
+    async fn known_run(&self, run_id: Option<String>) -> Result<String, RemoteError> {
+        let run_id = run_id.ok_or_else(|| {
+            RemoteError::new(ErrorKind::InvalidInput, "the run to continue must be named")
+        })?;
+        if self.is_run_known(&run_id).await { Ok(run_id) } else { Err(self.no_run(&run_id)) }
+    }
+
+    /// After a restart of the agent only the runner knows what runs: it calls, says which
+    /// runs it has, and sends what was not acknowledged, perhaps of a run that has ended.
+    async fn is_run_known(&self, run_id: &str) -> bool {
+        let patience = Instant::now() + CALL_TIMEOUT;
+        loop {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.log.lock().knows(run_id) {
+                return true;
+            }
+            let ready_since = self.status.borrow().ready_since;
+            let limit = ready_since.map_or(patience, |since| since + RESEND_TIME);
+            tokio::select! {
+                () = woken => {}
+                () = until(Some(limit)) => return false,
+                () = self.closed.cancelled() => return false,
+            }
+        }
+    }
+
+    async fn step(&self, run_id: &str, flush: Duration) -> Result<Taken, RemoteError> {
+        let deadline = Instant::now() + flush;
+        let _poll = Poll::begin(self, run_id);
+        loop {
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let blocker = {
+                let log = self.log.lock();
+                if log.is_due(run_id) {
+                    break;
+                }
+                if !log.knows(run_id) {
+                    return Err(self.no_run(run_id));
+                }
+                log.blocker(run_id)
+            };
+            let impatient = blocker.as_ref().map(|(_, last_poll)| *last_poll + ABANDONED_AFTER);
+            tokio::select! {
+                () = &mut woken => {}
+                () = tokio::time::sleep_until(deadline) => break,
+                () = until(impatient) => {
+                    if let Some((abandoned, _)) = blocker {
+                        self.cancel(abandoned).await?;
+                    }
+                }
+                () = self.closed.cancelled() => {
+                    // What it said before it went is handed out first.
+                    let taken = self.log.lock().take(run_id, Instant::now());
+                    let is_empty = taken.console.is_empty() && taken.control.is_none();
+                    return if is_empty { Err(self.gone()) } else { Ok(taken) };
+                }
+            }
+        }
+        let taken = self.log.lock().take(run_id, Instant::now());
+        self.acknowledge(taken.acknowledge);
+        Ok(taken)
+    }
+
+    async fn cancel(&self, run_id: String) -> Result<(), RemoteError> {
+        tracing::info!(
+            kernel.id = self.kernel_id,
+            run_id,
+            "ending a run that nobody has asked for while others wait",
+        );
+        let acknowledge = self.log.lock().drop_run(&run_id);
+        self.acknowledge(acknowledge);
+        self.wake.notify_waiters();
+        self.send(ToRunner::Cancel { run_id }).await
+    }
+
+    fn acknowledge(&self, seq: Option<u64>) {
+        if let Some(seq) = seq {
+            self.taken.send_replace(seq);
+        }
+    }
+
+    async fn send(&self, message: ToRunner) -> Result<(), RemoteError> {
+        tokio::select! {
+            sent = self.messages.send(message) => sent.map_err(|_| self.gone()),
+            () = self.closed.cancelled() => Err(self.gone()),
+        }
+    }
+
+    fn gone(&self) -> RemoteError {
+        let message = format!("kernel {} has ended", self.kernel_id);
+        RemoteError::new(ErrorKind::KernelNotFound, message)
+    }
+
+    fn no_run(&self, run_id: &str) -> RemoteError {
+        let message = format!("kernel {} has no run {run_id}", self.kernel_id);
+        RemoteError::new(ErrorKind::InvalidInput, message)
+    }
+}
+
+impl RunnerListener for Runner {
+    fn hello(&self, hello: Hello) {
+        self.log.lock().adopt(&hello.runs, Instant::now());
+        self.wake.notify_waiters();
+        self.status.send_modify(|status| {
+            status.is_connected = true;
+            status.startup_exit_code = status.startup_exit_code.or(hello.startup_exit_code);
+        });
+    }
+
+    fn message(&self, message: FromRunner) {
+        match message {
+            FromRunner::Ready => {
+                self.status.send_modify(|status| {
+                    status.ready_since.get_or_insert_with(Instant::now);
+                });
+                self.wake.notify_waiters();
+            }
+            FromRunner::Record { seq, run_id, record } => {
+                if self.log.lock().record(seq, &run_id, record, Instant::now()) {
+                    self.wake.notify_waiters();
+                }
+            }
+            FromRunner::Completions { id, matches } => {
+                if let Some(answer) = self.questions.lock().remove(&id) {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(matches);
+                }
+            }
+            FromRunner::StartupFinished { exit_code } => {
+                self.status.send_modify(|status| status.startup_exit_code = Some(exit_code));
+            }
+            FromRunner::Hello { .. } => {
+                tracing::warn!(kernel.id = self.kernel_id, "the kernel runner said hello twice");
+            }
+        }
+    }
+
+    fn disconnected(&self) {
+        self.status.send_modify(|status| status.is_connected = false);
+    }
+
+    fn refused(&self, why: String) {
+        tracing::warn!(kernel.id = self.kernel_id, "{why}");
+        self.status.send_modify(|status| status.refused = Some(why));
+    }
+}
+
+/// Marks a run as asked for while it lives.
+struct Poll<'a> {
+    runner: &'a Runner,
+    run_id: &'a str,
+}
+
+impl<'a> Poll<'a> {
+    fn begin(runner: &'a Runner, run_id: &'a str) -> Self {
+        runner.log.lock().poll_begins(run_id);
+        Self { runner, run_id }
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.runner.log.lock().poll_ends(self.run_id, Instant::now());
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reply(run_id: String, taken: Taken) -> ExecuteReply {
+    let (status, exit_code, is_password) = match taken.control {
+        None | Some(RunRecord::Console(_)) => (RunStatus::Continued, None, None),
+        Some(RunRecord::WaitingInput { is_password }) => {
+            (RunStatus::WaitingInput, None, Some(is_password))
+        }
+        Some(RunRecord::CleanFinished { exit_code }) => {
+            (RunStatus::CleanFinished, Some(exit_code), None)
+        }
+        Some(RunRecord::BuildFinished { exit_code }) => {
+            (RunStatus::BuildFinished, Some(exit_code), None)
+        }
+        Some(RunRecord::Finished { exit_code }) => (RunStatus::Finished, Some(exit_code), None),
+    };
+    ExecuteReply { run_id, status, exit_code, is_password, console: taken.console }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn query(run_id: &str, flush_ms: u64) -> Execute {
+        let mode = ExecuteMode::Query { code: "x".into() };
+        Execute { kernel_id: Uuid::nil().into(), run_id: Some(run_id.into()), mode, flush_ms }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abandoned_run_is_ended_when_another_waits_behind_it() {
+        let (runner, mut outbox) = Runner::new("k".into());
+        runner.hello(Hello { runs: Vec::new(), startup_exit_code: None });
+        runner.message(FromRunner::Ready);
+        runner.execute(query("left", 0)).await.unwrap();
+        runner.execute(query("next", 25_000)).await.unwrap();
+        let sent = |outbox: &mut Outbox| outbox.messages.try_recv().unwrap();
+        for expected in ["left", "next"] {
+            assert!(
+                matches!(sent(&mut outbox), ToRunner::Run { run_id, .. } if run_id == expected)
+            );
+        }
+        let mode = ExecuteMode::Continue;
+        runner.execute(Execute { mode, ..query("next", 10_000) }).await.unwrap();
+        assert_eq!(sent(&mut outbox), ToRunner::Cancel { run_id: "left".into() });
+        let mode = ExecuteMode::Continue;
+        let error = runner.execute(Execute { mode, ..query("left", 0) }).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidInput);
+    }
+}

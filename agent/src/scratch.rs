@@ -1,0 +1,219 @@
+//! A kernel's folders on the host.
+//!
+//! `{scratch-root}/{kernel}/work` becomes `/home/work`, `…/config` becomes `/home/config`
+//! (read-only inside), and `{ipc-base-path}/{kernel}` holds the runner's socket. Nothing
+//! that a user sends becomes a path here: names come from this file alone.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use backendai_rpc::agent_api::{KernelSpec, SessionSpec};
+use backendai_rpc::runner::RunnerConfig;
+use backendai_types::KernelId;
+use backendai_types::size::ByteCount;
+use rust_decimal::prelude::ToPrimitive;
+
+use crate::resources::Allocation;
+
+const BASHRC: &str = "\
+# Made when the session started; yours to change.
+PS1='work@${BACKENDAI_CLUSTER_HOST:-main1}[${BACKENDAI_SESSION_NAME:-session}]:\\w\\$ '
+alias ls='ls --color=auto' ll='ls -l'
+";
+const BASH_PROFILE: &str = "[ -f ~/.bashrc ] && . ~/.bashrc\n";
+
+/// Makes and removes kernels' folders.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    scratch_root: PathBuf,
+    ipc_root: PathBuf,
+    uid: u32,
+    gid: u32,
+}
+
+/// Paths of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScratchPaths {
+    /// Becomes `/home/work`.
+    pub work: PathBuf,
+    /// Becomes `/home/config`.
+    pub config: PathBuf,
+    /// Holds the runner's socket.
+    pub ipc: PathBuf,
+}
+
+impl Scratch {
+    /// Folders below these roots, which are made if need be; `uid` and `gid` own what the
+    /// user may write.
+    ///
+    /// # Errors
+    /// A root cannot be made.
+    pub fn open(scratch_root: &Path, ipc_root: &Path, uid: u32, gid: u32) -> io::Result<Self> {
+        fs::create_dir_all(scratch_root)?;
+        fs::create_dir_all(ipc_root)?;
+        // The engine wants absolute paths.
+        Ok(Self {
+            scratch_root: fs::canonicalize(scratch_root)?,
+            ipc_root: fs::canonicalize(ipc_root)?,
+            uid,
+            gid,
+        })
+    }
+
+    /// The numeric user and group that own the work folder.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
+    /// The paths of a kernel, whether they exist or not.
+    pub fn paths(&self, kernel_id: KernelId) -> ScratchPaths {
+        let folder = self.scratch_root.join(kernel_id.to_string());
+        ScratchPaths {
+            work: folder.join("work"),
+            config: folder.join("config"),
+            ipc: self.ipc_root.join(kernel_id.to_string()),
+        }
+    }
+
+    /// Makes the folder of the socket if it does not exist. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_ipc_dir(&self, kernel_id: KernelId) -> io::Result<PathBuf> {
+        let ipc = self.paths(kernel_id).ipc;
+        // Root alone: whoever opens the socket commands the kernel.
+        DirBuilder::new().recursive(true).mode(0o700).create(&ipc)?;
+        Ok(ipc)
+    }
+
+    /// Makes and fills a kernel's folders. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be written; what was is removed by [`Scratch::remove`].
+    pub fn prepare(
+        &self,
+        session: &SessionSpec,
+        spec: &KernelSpec,
+        allocation: &Allocation,
+        runner: &RunnerConfig,
+    ) -> io::Result<()> {
+        let paths = self.paths(spec.kernel_id);
+        DirBuilder::new().recursive(true).mode(0o755).create(&paths.config)?;
+        DirBuilder::new().recursive(true).mode(0o755).create(&paths.work)?;
+        self.give(&paths.work)?;
+
+        let config = |name: &str, mode: u32, text: &str| {
+            write_new(&paths.config.join(name), mode, text.as_bytes())
+        };
+        // Only the runner (root) reads this one; it has the user's commands and keys.
+        config("runner.json", 0o600, &serde_json::to_string(runner)?)?;
+        config("environ.txt", 0o644, &environ_text(runner))?;
+        config("resource.txt", 0o644, &resource_text(spec, allocation))?;
+        if let Some(keys) = &session.cluster_ssh_keypair {
+            let ssh = paths.config.join("ssh");
+            DirBuilder::new().recursive(true).mode(0o755).create(&ssh)?;
+            write_new(&ssh.join("id_cluster"), 0o600, keys.private_key.as_bytes())?;
+            // Read by ssh as the kernel's user.
+            self.give(&ssh.join("id_cluster"))?;
+            write_new(&ssh.join("id_cluster.pub"), 0o644, keys.public_key.as_bytes())?;
+        }
+
+        let work = |name: &str, mode: u32, text: &str| {
+            let path = paths.work.join(name);
+            write_new(&path, mode, text.as_bytes())?;
+            self.give(&path)
+        };
+        work(".bashrc", 0o644, BASHRC)?;
+        work(".bash_profile", 0o644, BASH_PROFILE)?;
+        let has_own_ssh = spec.mounts.iter().any(|m| m.kernel_path == "/home/work/.ssh");
+        if let Some(keys) = spec.ssh_keypair.as_ref().filter(|_| !has_own_ssh) {
+            let ssh = paths.work.join(".ssh");
+            DirBuilder::new().recursive(true).mode(0o700).create(&ssh)?;
+            self.give(&ssh)?;
+            work(".ssh/authorized_keys", 0o600, &format!("{}\n", keys.public_key.trim_end()))?;
+            work(".ssh/id_rsa", 0o600, &keys.private_key)?;
+            work("id_container", 0o600, &keys.private_key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all folders of a kernel. Blocks. Those that do not exist are no error.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove(&self, kernel_id: KernelId) -> io::Result<()> {
+        for folder in [&self.scratch_root, &self.ipc_root] {
+            match fs::remove_dir_all(folder.join(kernel_id.to_string())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Kernels that have a folder. Blocks.
+    ///
+    /// # Errors
+    /// A root cannot be read.
+    pub fn kernels(&self) -> io::Result<Vec<KernelId>> {
+        let mut found = Vec::new();
+        for root in [&self.scratch_root, &self.ipc_root] {
+            for entry in fs::read_dir(root)? {
+                let name = entry?.file_name();
+                found.extend(name.to_str().and_then(|name| name.parse::<KernelId>().ok()));
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Makes the kernel's user the owner, where this process may.
+    fn give(&self, path: &Path) -> io::Result<()> {
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(self.uid), Some(self.gid))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_new(path: &Path, mode: u32, body: &[u8]) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    file.write_all(body)
+}
+
+/// `K=V` lines for programs that look at the file; the runner has its own copy.
+fn environ_text(runner: &RunnerConfig) -> String {
+    runner.environ.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// The product's own description of what a kernel holds.
+fn resource_text(spec: &KernelSpec, allocation: &Allocation) -> String {
+    let mounts: Vec<String> = spec
+        .mounts
+        .iter()
+        .map(|mount| {
+            let permission = if mount.read_only { "ro" } else { "rw" };
+            format!("{}:{}:{permission}", mount.host_path, mount.kernel_path)
+        })
+        .collect();
+    let slots = serde_json::to_string(&allocation.slots()).unwrap_or_default();
+    let mut text = format!("SCRATCH_SIZE=0m\nMOUNTS={}\nSLOTS={slots}\n", mounts.join(","));
+    for (slot, shares) in allocation.0.values().flatten() {
+        let shares: Vec<String> = shares
+            .iter()
+            .map(|(device, amount)| match amount.to_u64() {
+                Some(bytes) if slot.is_bytes() => {
+                    format!("{device}:{}", ByteCount(bytes).humanize())
+                }
+                _ => format!("{device}:{}", amount.normalize()),
+            })
+            .collect();
+        let name = slot.0.to_uppercase();
+        text.push_str(&format!("{name}_SHARES={}\n", shares.join(",")));
+    }
+    text
+}

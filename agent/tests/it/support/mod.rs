@@ -1,0 +1,5 @@
+//! What the tests share.
+
+pub mod docker_image;
+pub mod dummy;
+pub mod world;

@@ -1,0 +1,69 @@
+//! The kernel runner: the static program that is PID 1 of every kernel container.
+//!
+//! It runs the user's code as the user and speaks with the agent over a unix socket, in
+//! the language of [`backendai_rpc::runner`]. It needs nothing of the image, so any image
+//! can be a kernel: one without Python runs commands, one without a shell runs programs.
+//!
+//! ```text
+//!   agent ── connection ── runner ──┬── runs ──┬── batch ──┐
+//!                │                  │          └── query ──┴── command ── process
+//!             outbox ◄──────────────┴── records of runs
+//! ```
+//!
+//! - `connection` comes and goes with the agent; programs do not notice.
+//! - `outbox` keeps records until the agent has them, and makes programs wait when it
+//!   does not take them.
+//! - `runs` carries out one run after the other; `batch` by commands of the shell,
+//!   `query` by code, for Python in a driver process that keeps its state.
+//! - `runtime` is the table of languages.
+//! - `process` starts programs with the user's ids, reads what they print, and reaps.
+//!
+//! Everything happens on one thread that sleeps while nothing happens.
+//!
+//! This crate must not link a C library (it is static), open a port, or trust the image: it
+//! calls no function of libc that would load or run something of the image's.
+
+mod account;
+mod batch;
+mod command;
+mod connection;
+mod environ;
+mod log;
+mod outbox;
+mod process;
+mod query;
+mod runner;
+mod runs;
+mod runtime;
+mod setup;
+mod shutdown;
+mod startup;
+mod text;
+mod words;
+
+use crate::log::log;
+
+/// Runs to the end and returns the exit code of the process.
+pub fn main() -> i32 {
+    let paths = setup::Paths::find();
+    let config = match paths.read_config() {
+        Ok(config) => config,
+        Err(error) => {
+            log!("{error}");
+            return CONFIG_ERROR;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runner::run(&runtime, config, paths)) {
+        Ok(code) => code,
+        Err(error) => {
+            log!("{error}");
+            FAILED
+        }
+    }
+}
+
+/// `EX_CONFIG`: the agent made a mistake, and trying again does not help.
+const CONFIG_ERROR: i32 = 78;
+/// `EX_OSERR`: the system does not let the runner work.
+const FAILED: i32 = 71;

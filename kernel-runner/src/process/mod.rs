@@ -1,0 +1,22 @@
+//! Processes: starting them as the user, reaping them, and taking their output.
+
+mod capture;
+mod console;
+mod reaper;
+mod spawn;
+mod task_log;
+
+pub use capture::{CHUNK, Capture};
+pub use console::Console;
+pub use reaper::{Exit, Reaper};
+pub use spawn::{Program, Spawner, Started, as_user};
+pub use task_log::TaskLog;
+
+/// One of the two output streams of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

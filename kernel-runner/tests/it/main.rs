@@ -1,0 +1,11 @@
+//! Drives the real binary as an agent does, over its socket.
+
+#![expect(clippy::unwrap_used, reason = "what a test needs is there, or it fails")]
+
+mod batch;
+mod container;
+mod ipython;
+mod query;
+mod reconnect;
+mod startup;
+mod support;

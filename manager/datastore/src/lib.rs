@@ -1,0 +1,39 @@
+//! The only SQL of the system.
+//!
+//! One file per resource, each adding methods to [`Transaction`]; callers group them with
+//! [`Datastore::run_tx`], whose body may run more than once and so must be safe to repeat.
+//! A query's text begins with its name, so that it can be found in PostgreSQL's logs.
+//! "Not found" is `Ok(None)`: whether that is an error, the caller decides.
+//!
+//! This crate makes no decisions of policy and speaks to nothing but PostgreSQL.
+
+pub mod agent;
+pub mod agent_list_view;
+pub mod allocation;
+pub mod credential_view;
+mod error;
+pub mod fixture;
+pub mod identity_view;
+pub mod image;
+pub mod kernel;
+pub mod keypair_view;
+pub mod list_view;
+pub mod migrate;
+pub mod overdue;
+pub mod password;
+pub mod pending;
+pub mod policy;
+pub mod preset_view;
+mod row;
+pub mod scaling_group;
+pub mod session;
+pub mod session_list_view;
+pub mod site_view;
+pub mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod transition;
+mod tx;
+
+pub use error::{DatastoreError, Result};
+pub use tx::{AsDatastoreError, Datastore, DatastoreConfig, Transaction};

@@ -1,0 +1,131 @@
+//! `ComputeContainer`: a kernel.
+
+use std::sync::Arc;
+
+use async_graphql::{ID, Object, Result};
+use backendai_datastore::kernel::Kernel;
+use backendai_types::ResourceSlots;
+
+use super::batch::SessionBatch;
+use super::scalars::{DateTime, JsonString, Uuid};
+
+/// A kernel.
+pub struct ComputeContainer {
+    kernel: Arc<Kernel>,
+    batch: Arc<SessionBatch>,
+}
+
+impl ComputeContainer {
+    /// A kernel of a session of this batch.
+    pub fn of_session(kernel: Arc<Kernel>, batch: &Arc<SessionBatch>) -> Self {
+        Self { kernel, batch: Arc::clone(batch) }
+    }
+}
+
+/// A kernel.
+#[Object(rename_fields = "snake_case")]
+impl ComputeContainer {
+    async fn id(&self) -> Option<ID> {
+        Some(self.kernel.id.to_string().into())
+    }
+
+    async fn idx(&self) -> Option<i32> {
+        Some(self.kernel.cluster_idx)
+    }
+
+    async fn role(&self) -> Option<&str> {
+        Some(&self.kernel.cluster_role)
+    }
+
+    async fn hostname(&self) -> Option<&str> {
+        Some(&self.kernel.cluster_hostname)
+    }
+
+    async fn cluster_idx(&self) -> Option<i32> {
+        Some(self.kernel.cluster_idx)
+    }
+
+    async fn local_rank(&self) -> Option<i32> {
+        Some(self.kernel.local_rank)
+    }
+
+    async fn cluster_role(&self) -> Option<&str> {
+        Some(&self.kernel.cluster_role)
+    }
+
+    async fn cluster_hostname(&self) -> Option<&str> {
+        Some(&self.kernel.cluster_hostname)
+    }
+
+    async fn session_id(&self) -> Option<Uuid> {
+        Some(Uuid(self.kernel.session_id.0))
+    }
+
+    async fn image(&self) -> Option<&str> {
+        Some(&self.kernel.image)
+    }
+
+    async fn architecture(&self) -> Option<&str> {
+        Some(&self.kernel.architecture)
+    }
+
+    async fn registry(&self) -> Option<&str> {
+        Some(&self.kernel.registry)
+    }
+
+    async fn status(&self) -> Option<&str> {
+        Some(self.kernel.status.as_str())
+    }
+
+    async fn status_changed(&self) -> Option<DateTime> {
+        Some(self.kernel.status_changed.into())
+    }
+
+    async fn status_info(&self) -> Option<&str> {
+        Some(self.kernel.status_info.as_deref().unwrap_or_default())
+    }
+
+    async fn status_data(&self) -> Option<JsonString> {
+        Some(self.kernel.status_data.clone().into())
+    }
+
+    async fn created_at(&self) -> Option<DateTime> {
+        Some(self.kernel.created_at.into())
+    }
+
+    async fn terminated_at(&self) -> Option<DateTime> {
+        self.kernel.terminated_at.map(Into::into)
+    }
+
+    async fn agent(&self) -> Option<&str> {
+        self.kernel.agent.as_ref().map(|agent| agent.as_str())
+    }
+
+    async fn container_id(&self) -> Option<&str> {
+        self.kernel.container_id.as_deref()
+    }
+
+    async fn resource_opts(&self) -> Option<JsonString> {
+        Some(self.kernel.resource_opts.clone().into())
+    }
+
+    async fn occupied_slots(&self) -> Result<Option<JsonString>> {
+        let usage = self.batch.usage().await?;
+        let nothing = ResourceSlots::default();
+        Ok(Some(JsonString::slots(usage.get(&self.kernel.id).unwrap_or(&nothing))))
+    }
+
+    /// Nobody gathers live statistics yet.
+    async fn live_stat(&self) -> Option<JsonString> {
+        None
+    }
+
+    async fn last_stat(&self) -> Option<JsonString> {
+        self.kernel.last_stat.clone().map(Into::into)
+    }
+
+    async fn preopen_ports(&self) -> Option<Vec<Option<i32>>> {
+        let ports = &self.kernel.preopen_ports;
+        (!ports.is_empty()).then(|| ports.iter().map(|port| Some(i32::from(*port))).collect())
+    }
+}

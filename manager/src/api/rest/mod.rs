@@ -1,0 +1,6 @@
+//! Handlers of the REST API, one file per resource.
+
+pub mod auth;
+pub mod manager;
+pub mod resource;
+pub mod session;

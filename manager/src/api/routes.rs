@@ -1,0 +1,279 @@
+//! The route table: every path the API answers, who may use it, and when.
+//!
+//! It is the one list. Requests are dispatched by it, `Allow` headers and preflight answers
+//! are made from it, and tests walk it: a route cannot exist without a rule.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use warp::http::Method;
+use warp::reply::Response;
+
+use super::call::Call;
+use super::problem::Problem;
+use super::rest::{auth, manager, resource, session};
+use super::{graphql, stream};
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Everybody; a signature is not even looked at.
+    Public,
+    /// Whoever signs.
+    User,
+    /// Keypairs of administrators.
+    Admin,
+    /// Users with the role superadmin.
+    Superadmin,
+}
+
+/// In which states of the manager a route works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Always.
+    Any,
+    /// While RUNNING.
+    All,
+    /// While RUNNING or FROZEN.
+    Read,
+}
+
+/// Answers a request.
+pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+
+/// One row of the table.
+pub struct Route {
+    /// Methods as on the wire.
+    pub methods: &'static [&'static str],
+    /// Path; `{x}` is one segment of any text.
+    pub path: &'static str,
+    /// Who may use it.
+    pub level: Level,
+    /// When it works.
+    pub guard: Guard,
+    /// The handler's name, for people.
+    pub name: &'static str,
+    /// The handler.
+    pub handler: Handler,
+}
+
+macro_rules! routes {
+    ($($($method:ident)|+ $path:literal, $level:ident, $guard:ident => $handler:path;)+) => {
+        /// Every route.
+        pub static ROUTES: &[Route] = &[$(Route {
+            methods: &[$(stringify!($method)),+],
+            path: $path,
+            level: Level::$level,
+            guard: Guard::$guard,
+            name: stringify!($handler),
+            handler: |call| Box::pin($handler(call)),
+        }),+];
+    };
+}
+
+routes! {
+    GET "/", Public, Any => manager::version;
+
+    GET "/manager/status", Public, Any => manager::status;
+    GET "/manager/announcement", Public, Any => manager::announcement;
+
+    GET | POST "/auth", User, Any => auth::test;
+    GET | POST "/auth/test", User, Any => auth::test;
+    POST "/auth/authorize", Public, Any => auth::authorize;
+    GET "/auth/role", User, Any => auth::role;
+
+    POST "/session", User, All => session::create;
+    POST "/session/_/create", User, All => session::create;
+    GET "/session/_/match", User, Read => session::match_sessions;
+    GET "/session/{name}", User, Read => session::info;
+    POST "/session/{name}", User, Read => session::execute;
+    DELETE "/session/{name}", User, Read => session::destroy;
+    POST "/session/{name}/interrupt", User, Read => session::interrupt;
+    POST "/session/{name}/complete", User, Read => session::complete;
+    GET "/session/{name}/logs", User, Read => session::logs;
+
+    GET "/stream/session/{name}/execute", User, Read => stream::execute::execute;
+
+    GET "/config/resource-slots", Public, Any => resource::slots;
+    GET "/resource/presets", User, Any => resource::presets;
+    POST "/resource/check-presets", User, Read => resource::check_presets;
+
+    POST "/admin/gql", User, Any => graphql::query;
+    POST "/admin/graphql", User, Any => graphql::legacy_query;
+}
+
+/// The table, prepared for lookups: by the first segment, literal segments before any text.
+pub struct Table {
+    by_first: HashMap<&'static str, Vec<Entry>>,
+}
+
+struct Entry {
+    segments: Vec<Segment>,
+    route: &'static Route,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Literal(&'static str),
+    Any,
+}
+
+/// What the table says of a request.
+pub enum Lookup {
+    /// Its route, and the values of the path's parameters.
+    Found(&'static Route, Vec<String>),
+    /// The path exists with these methods only.
+    WrongMethod(Vec<&'static str>),
+    /// No such path.
+    NoPath,
+}
+
+impl Table {
+    /// Prepares the table.
+    pub fn prepare() -> Self {
+        let mut by_first: HashMap<_, Vec<Entry>> = HashMap::new();
+        for route in ROUTES {
+            let segments: Vec<_> = split(route.path)
+                .map(
+                    |part| {
+                        if part.starts_with('{') { Segment::Any } else { Segment::Literal(part) }
+                    },
+                )
+                .collect();
+            let first = split(route.path).next().unwrap_or_default();
+            by_first.entry(first).or_default().push(Entry { segments, route });
+        }
+        for entries in by_first.values_mut() {
+            // Literals sort before `Any`, position by position.
+            entries.sort_by_key(|entry| {
+                entry.segments.iter().map(|s| *s == Segment::Any).collect::<Vec<_>>()
+            });
+        }
+        Self { by_first }
+    }
+
+    /// Finds the route of a request. `HEAD` is answered by `GET` routes.
+    pub fn find(&self, method: &str, path: &str) -> Lookup {
+        let method = if method == Method::HEAD.as_str() { Method::GET.as_str() } else { method };
+        let mut segments = split(path);
+        let entries = self.by_first.get(segments.next().unwrap_or_default());
+        let mut allowed: Vec<&'static str> = Vec::new();
+        for entry in entries.into_iter().flatten() {
+            let Some(values) = matches(&entry.segments, path) else { continue };
+            if entry.route.methods.contains(&method) {
+                return Lookup::Found(entry.route, values);
+            }
+            allowed.extend(entry.route.methods);
+        }
+        if allowed.is_empty() {
+            return Lookup::NoPath;
+        }
+        allowed.sort_unstable();
+        allowed.dedup();
+        Lookup::WrongMethod(allowed)
+    }
+
+    /// The methods a path has; empty if there is no such path.
+    pub fn methods(&self, path: &str) -> Vec<&'static str> {
+        match self.find("", path) {
+            Lookup::WrongMethod(methods) => methods,
+            Lookup::Found(..) | Lookup::NoPath => Vec::new(),
+        }
+    }
+}
+
+/// Segments of a path; a trailing slash makes an empty last one, so `/a/` is not `/a`.
+fn split(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix('/').unwrap_or(path).split('/')
+}
+
+fn matches(pattern: &[Segment], path: &str) -> Option<Vec<String>> {
+    let mut values = Vec::new();
+    let mut parts = split(path);
+    for segment in pattern {
+        let part = parts.next()?;
+        match segment {
+            Segment::Literal(text) if *text == part => {}
+            Segment::Literal(_) => return None,
+            Segment::Any if part.is_empty() => return None,
+            Segment::Any => {
+                let decoded = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
+                values.push(decoded.into_owned());
+            }
+        }
+    }
+    parts.next().is_none().then_some(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Option<(&'static str, Vec<String>)> {
+        match Table::prepare().find(method, path) {
+            Lookup::Found(route, values) => Some((route.name, values)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn literal_segments_come_before_any_text() {
+        assert_eq!(found("GET", "/session/_/match").unwrap().0, "session::match_sessions");
+        assert_eq!(found("GET", "/session/_"), Some(("session::info", vec!["_".into()])));
+        assert_eq!(found("GET", "/session/a%20b/logs").unwrap().1, ["a b"]);
+        assert_eq!(found("HEAD", "/").unwrap().0, "manager::version");
+        assert_eq!(found("GET", "").unwrap().0, "manager::version");
+        assert_eq!(found("GET", "/session/"), None);
+        assert_eq!(found("GET", "/session/x/"), None);
+        assert_eq!(found("GET", "/session/%ff"), None);
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_names_its_methods() {
+        let table = Table::prepare();
+        let Lookup::WrongMethod(methods) = table.find("PATCH", "/session/x") else { panic!() };
+        assert_eq!(methods, ["DELETE", "GET", "POST"]);
+        assert_eq!(table.methods("/session"), ["POST"]);
+        assert!(table.methods("/nope").is_empty());
+    }
+
+    /// The whole table as a golden file: a change of who may do what is seen in review.
+    #[test]
+    fn routes_and_their_rules_are_those_of_the_golden_file() {
+        let table: Vec<String> = ROUTES
+            .iter()
+            .map(|r| {
+                format!("{:10} {:36} {:?}/{:?}", r.methods.join("|"), r.path, r.level, r.guard)
+            })
+            .collect();
+        super::super::golden::compare("routes.txt", &table.join("\n"));
+    }
+
+    /// This list may shrink but should never grow without a reason in the product's contract.
+    #[test]
+    fn only_these_routes_answer_without_a_signature() {
+        let public: Vec<_> =
+            ROUTES.iter().filter(|r| r.level == Level::Public).map(|r| r.path).collect();
+        assert_eq!(
+            public,
+            [
+                "/",
+                "/manager/status",
+                "/manager/announcement",
+                "/auth/authorize",
+                "/config/resource-slots"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_two_rows_answer_the_same_request() {
+        let mut seen = std::collections::HashSet::new();
+        for route in ROUTES {
+            for method in route.methods {
+                assert!(seen.insert((method, route.path)), "{method} {}", route.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Websockets.
+
+pub mod execute;

@@ -1,0 +1,82 @@
+//! The business rules, one folder or file per resource.
+//!
+//! Nothing here knows HTTP: functions take an [`App`] and a
+//! [`RequestContext`](crate::context::RequestContext), and return plain data or an [`Error`].
+
+pub mod agent_load;
+pub mod error;
+pub mod image;
+pub mod login;
+pub mod manager_status;
+pub mod preset;
+pub mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backendai_datastore::Datastore;
+use backendai_datastore::transition::{By, Changed, Deadlines};
+use backendai_service::etcd::Etcd;
+use backendai_service::redis::Redis;
+use backendai_types::KernelStatus;
+
+use crate::agents::AgentPool;
+use crate::config::ManagerConfig;
+use crate::shared_config::SharedConfig;
+use crate::wake::{Task, Wake};
+
+pub use error::{Error, Result};
+
+/// What every rule may use. One per process, behind an [`Arc`].
+pub struct App {
+    /// The manager's own configuration.
+    pub config: ManagerConfig,
+    /// PostgreSQL.
+    pub datastore: Datastore,
+    /// The cluster's shared configuration.
+    pub etcd: Etcd,
+    /// The parts of the shared configuration that requests need, cached.
+    pub shared: SharedConfig,
+    /// Counters and live statistics.
+    pub redis: Redis,
+    /// Wakes tasks and whoever waits for a session.
+    pub wake: Wake,
+    /// Clients of the agents.
+    pub agents: AgentPool,
+    /// Counts of executed code that have not reached the database yet.
+    pub executions: session::execute::Executions,
+}
+
+impl App {
+    /// Who changes the status of sessions, with the configured time limits.
+    pub fn by<'a>(&self, actor: &'a str) -> By<'a> {
+        let tunables = &self.config.tunables;
+        By {
+            actor,
+            deadlines: Deadlines {
+                scheduled: Duration::from_secs_f64(tunables.scheduled_deadline_s),
+                preparing: Duration::from_secs_f64(tunables.preparing_deadline_s),
+                terminating: Duration::from_secs_f64(tunables.terminating_deadline_s),
+            },
+        }
+    }
+
+    /// Wakes whoever has something to do after a committed change of status.
+    pub fn wake_after(&self, changed: &Changed) {
+        for (session, ..) in &changed.sessions {
+            self.wake.session(*session);
+        }
+        if changed.entered(KernelStatus::Scheduled) {
+            self.wake.task(Task::StartSessions);
+        }
+        if changed.entered(KernelStatus::Terminating) {
+            self.wake.task(Task::ReapSessions);
+        }
+        if changed.freed_resources() {
+            self.wake.task(Task::ScheduleSessions);
+        }
+    }
+}
+
+/// Shared by all requests and tasks.
+pub type SharedApp = Arc<App>;

@@ -1,0 +1,9 @@
+//! The API from outside: a real listener, PostgreSQL, etcd and Redis; agents are played.
+
+mod auth;
+mod execute;
+mod graphql;
+mod http;
+mod presets;
+mod ratelimit;
+mod world;

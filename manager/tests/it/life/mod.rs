@@ -1,0 +1,10 @@
+//! The life of sessions: the real business rules, loops, database and etcd, with agents
+//! that are played by the test over connections in memory.
+
+mod agent;
+mod ends;
+mod failures;
+mod leaders;
+mod queue;
+mod use_it;
+mod world;

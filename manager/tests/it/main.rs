@@ -1,0 +1,13 @@
+//! Tests of the manager's API and command line and of what they set up, against real servers.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod api;
+mod cli_etcd;
+mod cli_site;
+mod config;
+mod life;
+mod scan;
+mod shared_config;
+mod start_server;
+mod support;

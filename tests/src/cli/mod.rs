@@ -1,0 +1,6 @@
+//! The commands.
+
+pub mod bench;
+pub mod demo;
+pub mod stack;
+pub mod test;

@@ -1,0 +1,125 @@
+//! `kill -9` at bad moments.
+
+use anyhow::Result;
+use serde_json::json;
+
+use backendai_tests::TestCluster;
+
+use crate::support::{create_body, execute, wait_nothing_left, wait_status};
+
+/// Where a session may rest after its creation was disturbed.
+const RESTING: [&str; 4] = ["RUNNING", "TERMINATED", "CANCELLED", "ERROR"];
+/// How many times the creation is disturbed, each at another moment.
+const MOMENTS: usize = 4;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Victim {
+    Agent,
+    Manager,
+}
+
+impl Victim {
+    async fn kill(self, cluster: &mut TestCluster) -> Result<()> {
+        match self {
+            Self::Agent => cluster.agents[0].process.kill().await,
+            Self::Manager => cluster.manager.process.kill().await,
+        }
+    }
+
+    async fn restart(self, cluster: &mut TestCluster) -> Result<()> {
+        match self {
+            Self::Agent => cluster.agents[0].start().await?,
+            Self::Manager => cluster.manager.start().await?,
+        };
+        Ok(())
+    }
+}
+
+async fn a_running_session_survives(victim: Victim) -> Result<()> {
+    let mut cluster = TestCluster::builder().start().await?;
+    let client = cluster.signed(&cluster.identities.user1);
+    for (name, image) in [("plain", "python"), ("rich", "python-ipykernel")] {
+        let created = client.post("/session", create_body(name, image, json!({}))).await?;
+        assert_eq!(created.body["status"], "RUNNING", "{created:?}");
+        execute(&client, name, "x = 42").await?;
+    }
+    let before = container_ids(&cluster).await?;
+
+    victim.kill(&mut cluster).await?;
+    victim.restart(&mut cluster).await?;
+
+    for name in ["plain", "rich"] {
+        wait_status(&cluster, name, &["RUNNING"]).await?;
+        assert_eq!(execute(&client, name, "print(x)").await?, "42\n", "{name} kept its variables");
+    }
+    assert_eq!(container_ids(&cluster).await?, before, "the containers were left alone");
+    for name in ["plain", "rich"] {
+        client.delete(&format!("/session/{name}")).await?.ok();
+    }
+    wait_nothing_left(&cluster).await?;
+    cluster.stop().await
+}
+
+async fn container_ids(cluster: &TestCluster) -> Result<Vec<Option<String>>> {
+    let mut ids: Vec<_> = cluster.containers().await?.into_iter().map(|c| c.id).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+async fn a_session_being_created_comes_to_rest(victim: Victim) -> Result<()> {
+    let mut cluster = TestCluster::builder().start().await?;
+    let client = cluster.signed(&cluster.identities.user1);
+    for moment in 0..MOMENTS {
+        let name = format!("moment-{moment}");
+        let body = create_body(&name, "python", json!({"enqueueOnly": true}));
+        client.post("/session", body).await?.ok();
+        // Different stages of the creation have been reached by then.
+        match moment {
+            0 => {}
+            1 => drop(wait_status(&cluster, &name, &stages("SCHEDULED")).await?),
+            2 => drop(wait_status(&cluster, &name, &stages("PREPARING")).await?),
+            _ => {
+                let seen = async || Ok(!cluster.containers().await?.is_empty());
+                backendai_tests::wait::wait_until(crate::support::LIMIT, "a container", seen)
+                    .await?;
+            }
+        }
+        victim.kill(&mut cluster).await?;
+        victim.restart(&mut cluster).await?;
+        let row = wait_status(&cluster, &name, &RESTING).await?;
+        if row.status == "RUNNING" {
+            assert_eq!(execute(&client, &name, "print(1)").await?, "1\n", "moment {moment}");
+            client.delete(&format!("/session/{name}")).await?.ok();
+        } else {
+            assert!(row.status_info.is_some_and(|reason| !reason.is_empty()), "moment {moment}");
+        }
+        wait_nothing_left(&cluster).await?;
+    }
+    cluster.stop().await
+}
+
+/// A status and all that may follow it before anybody looks.
+fn stages(first: &str) -> Vec<&str> {
+    let all = ["SCHEDULED", "PREPARING", "PULLING", "RUNNING", "ERROR", "CANCELLED"];
+    all.into_iter().skip_while(|status| *status != first).collect()
+}
+
+#[tokio::test]
+async fn a_running_session_survives_the_agent() -> Result<()> {
+    a_running_session_survives(Victim::Agent).await
+}
+
+#[tokio::test]
+async fn a_running_session_survives_the_manager() -> Result<()> {
+    a_running_session_survives(Victim::Manager).await
+}
+
+#[tokio::test]
+async fn a_session_being_created_comes_to_rest_without_its_agent() -> Result<()> {
+    a_session_being_created_comes_to_rest(Victim::Agent).await
+}
+
+#[tokio::test]
+async fn a_session_being_created_comes_to_rest_without_its_manager() -> Result<()> {
+    a_session_being_created_comes_to_rest(Victim::Manager).await
+}

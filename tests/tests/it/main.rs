@@ -1,0 +1,13 @@
+//! The whole system from outside: real servers, real daemons, real containers, the stock client.
+//!
+//! Each test has its own cluster (`TestCluster`) on servers that all tests share; one that
+//! breaks a server brings its own. Tests wait for conditions, never for time.
+
+mod client;
+mod errors;
+mod harness;
+mod inspect;
+mod kill;
+mod outages;
+mod pull;
+mod support;
