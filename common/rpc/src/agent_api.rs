@@ -34,6 +34,12 @@ crate::rpc_api! {
         fn interrupt(KernelCall) -> (), timeout INTERACTIVE_TIMEOUT;
         /// Completes code at a position.
         fn complete(Complete) -> Vec<String>, timeout COMMAND_TIMEOUT;
+        /// Starts a service of the kernel and waits until it listens.
+        fn start_service(StartService) -> ServiceStart, timeout INTERACTIVE_TIMEOUT;
+        /// Ends a service. One that does not run is no error.
+        fn stop_service(StopService) -> (), timeout COMMAND_TIMEOUT;
+        /// Opens a stream into the kernel, to be fetched at the agent's stream port.
+        fn open_stream(OpenStream) -> StreamTicket, timeout COMMAND_TIMEOUT;
         /// The container's log so far, its last bytes if it is longer than the agent keeps.
         fn kernel_log(KernelCall) -> KernelLog, timeout INTERACTIVE_TIMEOUT;
         /// Health of the host's devices, by device kind.
@@ -287,7 +293,7 @@ impl RunStatus {
     }
 }
 
-pub use crate::runner::ConsoleItem;
+pub use crate::runner::{ConsoleItem, ServiceStart, StreamTarget};
 
 /// A position in code to complete at.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -298,6 +304,56 @@ pub struct Complete {
     pub code: String,
     /// Row and column of the cursor, from 0; the end of the code if absent.
     pub cursor: Option<(u32, u32)>,
+}
+
+/// A service to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StartService {
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// The service's name.
+    pub name: String,
+    /// Command-line arguments by flag: none, one or several values each.
+    pub arguments: BTreeMap<String, Vec<String>>,
+    /// Environment variables.
+    pub envs: BTreeMap<String, String>,
+}
+
+/// A service to end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StopService {
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// The service's name.
+    pub name: String,
+}
+
+/// A stream to open.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OpenStream {
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// Where it shall lead.
+    pub target: StreamTarget,
+}
+
+/// What fetches an open stream: whoever connects to the port, on the host of the agent's
+/// RPC address, and sends the token first has the stream. Good once, for a few seconds.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct StreamTicket {
+    /// TCP port.
+    pub port: u16,
+    /// The token.
+    pub token: [u8; STREAM_TOKEN_LEN],
+}
+
+/// Bytes of a [`StreamTicket`]'s token.
+pub const STREAM_TOKEN_LEN: usize = 32;
+
+impl std::fmt::Debug for StreamTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamTicket").field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 /// A container's log.

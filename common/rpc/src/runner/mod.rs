@@ -11,6 +11,15 @@
 //! stops reading the program's output, and the program blocks as on a full pipe.
 //!
 //! Runs are carried out one after the other, in order of arrival.
+//!
+//! Traffic of apps, terminals and files does not pass through that connection. For each
+//! [`ToRunner::OpenStream`] the runner connects once more and sends [`FromRunner::StreamOpened`]
+//! alone; with a successful one comes the descriptor of a stream socket (`SCM_RIGHTS`),
+//! which the agent reads and writes from then on without the runner's help: the runner's
+//! own TCP connection to the app, or the far end of a socket pair it serves itself. So
+//! each stream has its own back-pressure, and an app's bytes are copied once less.
+
+pub mod terminal;
 
 use std::collections::BTreeMap;
 
@@ -97,6 +106,29 @@ pub enum ToRunner {
         /// Row and column of the cursor, from 0.
         cursor: Option<(u32, u32)>,
     },
+    /// Asks for a stream; answered by [`FromRunner::StreamOpened`] on a connection of its own.
+    OpenStream {
+        /// Names it.
+        id: u64,
+        /// Where it shall lead.
+        target: StreamTarget,
+    },
+    /// Starts a service; answered by [`FromRunner::ServiceStarted`].
+    StartService {
+        /// Names the question.
+        id: u64,
+        /// The service's name, as in [`AppInfo`].
+        name: String,
+        /// Command-line arguments by flag: none, one or several values each.
+        arguments: BTreeMap<String, Vec<String>>,
+        /// Environment variables.
+        envs: BTreeMap<String, String>,
+    },
+    /// Ends a service: SIGTERM, then SIGKILL after two seconds. Not answered.
+    StopService {
+        /// Its name.
+        name: String,
+    },
     /// Ends everything in the container: SIGTERM, then SIGKILL after the grace.
     Shutdown {
         /// How long processes may take, in milliseconds.
@@ -139,8 +171,14 @@ pub enum FromRunner {
         /// Exit code of the startup command, once it has ended.
         startup_exit_code: Option<i32>,
     },
+    /// First and only message of a connection made for a stream. A success carries the
+    /// descriptor.
+    StreamOpened(StreamOpened),
     /// The bootstrap script is done and runs are accepted. Sent once per connection.
-    Ready,
+    Ready {
+        /// The services there are, those of the image's definitions and the runner's own.
+        apps: Vec<AppInfo>,
+    },
     /// One piece of a run.
     Record {
         /// Counts up by one over all runs, from 1.
@@ -157,11 +195,84 @@ pub enum FromRunner {
         /// Candidates, best first.
         matches: Vec<String>,
     },
+    /// Answers [`ToRunner::StartService`].
+    ServiceStarted {
+        /// The question.
+        id: u64,
+        /// What came of it.
+        result: ServiceStart,
+    },
     /// The startup command of a batch session ended.
     StartupFinished {
         /// Its exit code; 128 + signal if a signal ended it.
         exit_code: i32,
     },
+}
+
+/// Where a stream leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamTarget {
+    /// A TCP port inside the container; those of the runner's own services
+    /// ([`SSHD_PORT`], [`TTYD_PORT`]) are served by the runner without a listening port.
+    Port(u16),
+    /// The kernel's terminal, in the framing of [`terminal`].
+    Terminal {
+        /// Number of the first byte of output wanted; `None` for all that is kept.
+        from: Option<u64>,
+    },
+    /// A file operation beneath [`WORK_DIR`], one request a stream.
+    Files,
+}
+
+/// Container port of the ssh server.
+pub const SSHD_PORT: u16 = 2200;
+/// Container port of the web terminal.
+pub const TTYD_PORT: u16 = 7681;
+
+/// How the opening of a stream went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOpened {
+    /// The stream, as the agent named it.
+    pub id: u64,
+    /// The kernel's id, as configured.
+    pub kernel_id: String,
+    /// Why there is none.
+    pub result: Result<(), StreamError>,
+}
+
+/// Why a stream was not opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StreamError {
+    /// Nothing listens on the port (yet).
+    #[error("nothing listens on port {0}")]
+    Refused(u16),
+    /// The system refuses; in words.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// One service of a kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppInfo {
+    /// Its name.
+    pub name: String,
+    /// How clients make a URL of it; passed on untouched.
+    pub url_template: Option<String>,
+    /// Arguments that users may give, with the defaults: none, one or several values.
+    pub allowed_arguments: Option<BTreeMap<String, Vec<String>>>,
+    /// Environment variables that users may give.
+    pub allowed_envs: Option<Vec<String>>,
+}
+
+/// What came of starting a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceStart {
+    /// It was started and listens.
+    Started,
+    /// It ran already.
+    Running,
+    /// It did not start; why, in words for the user.
+    Failed(String),
 }
 
 /// A piece of a run.
