@@ -30,6 +30,7 @@ use crate::reconcile::{ReconcileSettings, follow_engine};
 use crate::resources::{HostSettings, PoolSettings};
 use crate::scratch::Scratch;
 use crate::server::AgentServer;
+use crate::streams::StreamGate;
 
 /// How long calls in flight may take at shutdown.
 const RPC_GRACE: Duration = Duration::from_secs(1);
@@ -252,6 +253,11 @@ fn open_core(
         scratch,
         events: EventQueue::default(),
         logs: LogKeeper::open(logs.clone()).map_err(at(&logs))?,
+        streams: StreamGate::new(
+            &config.agent.listen_addr().host,
+            container.port_range,
+            lifecycle.clone(),
+        ),
         epoch: EpochFence::open(epoch.clone()).map_err(at(&epoch))?,
         creations: Semaphore::new(config.agent.kernel_creation_concurrency),
         engine: watch::Sender::new(EngineState::NotReached),

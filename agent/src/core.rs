@@ -20,6 +20,7 @@ use crate::kernel::registry::Registry;
 use crate::logs::LogKeeper;
 use crate::resources::ResourcePool;
 use crate::scratch::Scratch;
+use crate::streams::StreamGate;
 
 /// Tells the time; tests tell another one.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -46,6 +47,8 @@ pub struct Core {
     pub events: EventQueue,
     /// Logs the manager is to be given.
     pub logs: LogKeeper,
+    /// Where streams into kernels are fetched.
+    pub streams: StreamGate,
     /// The fence against replaced managers.
     pub epoch: EpochFence,
     /// How many containers may be made at once.

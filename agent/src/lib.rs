@@ -7,6 +7,7 @@
 //! - [`backend`] is the seam to the container engine, [`reconcile`] keeps kernels and
 //!   containers the same,
 //! - [`runner_link`] is the socket to the runner in a container,
+//! - [`streams`] is where managers fetch the traffic of apps and terminals,
 //! - [`events`], [`heartbeat`] and [`logs`] speak to the leading manager ([`leader`]),
 //! - [`resources`] counts cores, memory and devices; [`scratch`] makes kernels' folders,
 //! - [`etcd`] is used by the daemon alone: tests and simulations say who leads themselves.
@@ -30,6 +31,7 @@ pub mod resources;
 pub mod runner_link;
 pub mod scratch;
 pub mod server;
+pub mod streams;
 
 pub use agent::{Agent, AgentDeps, BuildError, RpcListen, agent_id, system_clock};
 

@@ -15,9 +15,11 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Framed, FramedParts};
 
-use backendai_rpc::runner::{FrameCodec, FromRunner, PROTOCOL_VERSION, SOCKET_NAME, ToRunner};
+use backendai_rpc::runner::{
+    FrameCodec, FromRunner, PROTOCOL_VERSION, SOCKET_NAME, StreamOpened, ToRunner, handover,
+};
 
 /// A runner speaks first; one that does not within this time is no runner.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ pub trait RunnerListener: Send + Sync {
     fn hello(&self, hello: Hello);
     /// It said something else.
     fn message(&self, message: FromRunner);
+    /// A stream was opened, or not; its socket comes with a success.
+    fn stream(&self, opened: StreamOpened, socket: Option<OwnedFd>);
     /// The connection is gone.
     fn disconnected(&self);
     /// Something connected that is not this kernel's runner, or one of another version.
@@ -168,18 +172,23 @@ async fn greet(
             return None;
         }
     }
-    let mut link = Link::new(stream, FrameCodec::default());
-    let first = tokio::time::timeout(HELLO_TIMEOUT, link.next()).await;
-    let Ok(Some(Ok(FromRunner::Hello {
-        protocol,
-        kernel_id: whose,
-        running,
-        queued,
-        startup_exit_code,
-    }))) = first
-    else {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, handover::receive(&stream)).await;
+    let Ok(Ok(handover::First { message, rest, socket })) = first else {
         runner.refused("the kernel runner did not say hello".into());
         return None;
+    };
+    let (protocol, whose, running, queued, startup_exit_code) = match message {
+        FromRunner::Hello { protocol, kernel_id, running, queued, startup_exit_code } => {
+            (protocol, kernel_id, running, queued, startup_exit_code)
+        }
+        FromRunner::StreamOpened(opened) if opened.kernel_id == kernel_id => {
+            runner.stream(opened, socket);
+            return None;
+        }
+        _ => {
+            runner.refused("the kernel runner did not say hello".into());
+            return None;
+        }
     };
     if protocol != PROTOCOL_VERSION {
         runner.refused(format!(
@@ -192,6 +201,9 @@ async fn greet(
         return None;
     }
     let runs = running.into_iter().chain(queued).collect();
+    let mut parts = FramedParts::new::<ToRunner>(stream, FrameCodec::default());
+    parts.read_buf = rest;
+    let link = Link::from_parts(parts);
     Some((link, Hello { runs, startup_exit_code }))
 }
 

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 
 use backendai_rpc::agent_api::{
     AgentApi, Complete, CreateKernels, DestroyKernels, DeviceHealth, Execute, ExecuteReply, Hello,
-    HelloReply, KernelCall, KernelLog, KernelSpec, SessionSpec,
+    HelloReply, KernelCall, KernelLog, KernelSpec, OpenStream, ServiceStart, SessionSpec,
+    StartService, StopService, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase};
+use backendai_rpc::runner::StreamError;
 use backendai_types::{KernelId, SessionId};
 
 use crate::backend::BackendError;
@@ -163,6 +165,36 @@ impl AgentApi for AgentServer {
         request: Complete,
     ) -> Result<Vec<String>, RemoteError> {
         self.running_kernel(request.kernel_id)?.runner.complete(request).await
+    }
+
+    async fn start_service(
+        &self,
+        _: CallContext,
+        request: StartService,
+    ) -> Result<ServiceStart, RemoteError> {
+        self.running_kernel(request.kernel_id)?.runner.start_service(request).await
+    }
+
+    async fn stop_service(&self, _: CallContext, request: StopService) -> Result<(), RemoteError> {
+        self.running_kernel(request.kernel_id)?.runner.stop_service(request).await
+    }
+
+    async fn open_stream(
+        &self,
+        _: CallContext,
+        request: OpenStream,
+    ) -> Result<StreamTicket, RemoteError> {
+        let kernel = self.running_kernel(request.kernel_id)?;
+        let socket = kernel.runner.open_stream(request.target).await?.map_err(|error| {
+            let kind = match error {
+                StreamError::Refused(_) => ErrorKind::ConnectionRefused,
+                StreamError::Failed(_) => ErrorKind::Internal,
+            };
+            RemoteError::new(kind, error.to_string())
+        })?;
+        self.core.streams.ticket(socket).await.map_err(|error| {
+            RemoteError::new(ErrorKind::Internal, format!("hand out a stream: {error}"))
+        })
     }
 
     async fn kernel_log(

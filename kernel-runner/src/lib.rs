@@ -16,6 +16,7 @@
 //! - `runs` carries out one run after the other; `batch` by commands of the shell,
 //!   `query` by code, for Python in a driver process that keeps its state.
 //! - `runtime` is the table of languages.
+//! - `stream` opens sockets into the container and hands them to the agent.
 //! - `process` starts programs with the user's ids, reads what they print, and reaps.
 //!
 //! Everything happens on one thread that sleeps while nothing happens.
@@ -38,6 +39,7 @@ mod runtime;
 mod setup;
 mod shutdown;
 mod startup;
+mod stream;
 mod text;
 mod words;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use backendai_rpc::runner::{FromRunner, PROTOCOL_VERSION, RunnerConfig, ToRunner};
+use backendai_rpc::runner::{FromRunner, PROTOCOL_VERSION, RunnerConfig, ServiceStart, ToRunner};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::{Pid, Signal};
 use tokio::runtime::Runtime as Tokio;
@@ -26,6 +26,7 @@ use crate::runtime::{self, Query};
 use crate::setup::Paths;
 use crate::shutdown;
 use crate::startup;
+use crate::stream::Streams;
 
 /// What processes get when the engine stops the container: half of what the engine gives.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ struct Runner {
     reaper: Rc<Reaper>,
     commands: Rc<Commands>,
     runs: Rc<Runs>,
+    streams: Rc<Streams>,
     /// Bootstrapping is done.
     ready: Cell<bool>,
     startup: RefCell<Startup>,
@@ -111,12 +113,18 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         Rc::clone(&outbox),
         Rc::clone(&reaper),
     ));
+    let streams = Rc::new(Streams {
+        socket: paths.socket.clone(),
+        kernel_id: config.kernel_id.clone(),
+        tasks: commands.tasks.clone(),
+    });
     let runner = Runner {
         config,
         outbox,
         reaper,
         commands,
         runs,
+        streams,
         ready: Cell::new(false),
         startup: RefCell::new(Startup::Idle),
         startup_ended: Notify::new(),
@@ -179,7 +187,7 @@ impl Runner {
             startup::bootstrap(script, &self.commands).await;
         }
         self.ready.set(true);
-        self.outbox.send(FromRunner::Ready);
+        self.outbox.send(FromRunner::Ready { apps: Vec::new() });
         let batch_session = self.config.startup_command.is_some();
         if runtime::find(&self.config.runtime_type).query == Query::Python && !batch_session {
             self.runs.python.prepare();
@@ -231,7 +239,7 @@ impl Handler for Runner {
             queued: self.runs.queued(),
             startup_exit_code,
         };
-        let ready = self.ready.get().then_some(FromRunner::Ready);
+        let ready = self.ready.get().then(|| FromRunner::Ready { apps: Vec::new() });
         std::iter::once(hello).chain(ready).collect()
     }
 
@@ -248,6 +256,12 @@ impl Handler for Runner {
                     self.outbox.send(FromRunner::Completions { id, matches });
                 }
             }
+            ToRunner::OpenStream { id, target } => self.streams.open(id, target),
+            ToRunner::StartService { id, name, .. } => {
+                let result = ServiceStart::Failed(format!("unsupported service: {name}"));
+                self.outbox.send(FromRunner::ServiceStarted { id, result });
+            }
+            ToRunner::StopService { name } => log!("there is no service {name}"),
             ToRunner::Shutdown { grace_ms } => {
                 self.shutdown.set(Some(Duration::from_millis(grace_ms)));
                 self.shutdown_wanted.notify_one();

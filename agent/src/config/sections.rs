@@ -226,9 +226,10 @@ pub struct ContainerSection {
     pub pids_limit: u32,
     /// Bytes of log kept of a container.
     pub log_max_length: ByteCount,
+    /// First and last of the ports from which the agent takes the one where managers fetch
+    /// the traffic of apps and terminals.
+    pub port_range: (u16, u16),
 
-    #[serde(skip_serializing)]
-    port_range: Unused,
     #[serde(skip_serializing)]
     stats_type: Unused,
     #[serde(skip_serializing)]
@@ -263,7 +264,7 @@ impl Default for ContainerSection {
             // Enough for builds with many jobs, too few to exhaust a host's pids.
             pids_limit: 8192,
             log_max_length: ByteCount(10 << 20),
-            port_range: Unused,
+            port_range: (30000, 31000),
             stats_type: Unused,
             sandbox_type: Unused,
             jail_args: Unused,

@@ -2,12 +2,13 @@
 //!
 //! [`registry`] has the kernels by id, [`record`] what lies on disk of each, [`task`] the
 //! life of one from its making ([`create`]) to its end ([`destroy`]). [`runs`] executes
-//! code in it. [`definition`] is what engine and runner are told, [`summary`] what the
+//! code in it, [`questions`] waits for its runner's answers. [`definition`] is what engine and runner are told, [`summary`] what the
 //! container's labels keep of it. [`recover`] takes up what an earlier process left.
 
 pub mod create;
 pub mod definition;
 pub mod destroy;
+pub mod questions;
 pub mod record;
 pub mod recover;
 pub mod registry;

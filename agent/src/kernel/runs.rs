@@ -4,21 +4,26 @@
 //! it is over), enough has gathered, or the caller's patience ends. The run itself goes on
 //! regardless; the caller comes back with `Continue`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::RngExt;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use rustix::fd::OwnedFd;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use backendai_rpc::agent_api::{Complete, Execute, ExecuteMode, ExecuteReply, RunStatus};
+use backendai_rpc::agent_api::{
+    Complete, Execute, ExecuteMode, ExecuteReply, RunStatus, StartService, StopService,
+};
 use backendai_rpc::call::{ErrorKind, RemoteError};
-use backendai_rpc::runner::{FromRunner, Job, RunRecord, ToRunner};
+use backendai_rpc::runner::{
+    AppInfo, FromRunner, Job, RunRecord, ServiceStart, StreamError, StreamOpened, StreamTarget,
+    ToRunner,
+};
 
+use super::questions::{Answer, Questions};
 use super::run_log::{RunLog, Taken};
 use crate::runner_link::{Hello, Outbox, RunnerListener};
 
@@ -34,6 +39,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const RESEND_TIME: Duration = Duration::from_millis(300);
 /// The public API's limit for completions.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(9);
+/// How long a service may take to listen, and its preparations: longer than the runner's
+/// own limit, which gives the better error.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a stream may take to be opened.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The agent's side of one kernel's runner.
 pub struct Runner {
@@ -44,8 +54,7 @@ pub struct Runner {
     log: Mutex<RunLog>,
     /// Some run should be looked at.
     wake: Notify,
-    questions: Mutex<HashMap<u64, oneshot::Sender<Vec<String>>>>,
-    next_question: AtomicU64,
+    questions: Questions,
     /// Cancelled when the kernel is gone.
     closed: CancellationToken,
 }
@@ -57,6 +66,8 @@ struct RunnerStatus {
     /// When it first accepted runs in this process of the agent.
     ready_since: Option<Instant>,
     startup_exit_code: Option<i32>,
+    /// Services it has.
+    apps: Vec<AppInfo>,
     /// Why what connected was turned away.
     refused: Option<String>,
 }
@@ -74,8 +85,7 @@ impl Runner {
             status: watch::Sender::default(),
             log: Mutex::default(),
             wake: Notify::new(),
-            questions: Mutex::default(),
-            next_question: AtomicU64::new(1),
+            questions: Questions::default(),
             closed: CancellationToken::new(),
         };
         (Arc::new(runner), Outbox { messages: outgoing, taken: taken_seen })
@@ -92,6 +102,11 @@ impl Runner {
             (None, None) => None,
         })
         .await
+    }
+
+    /// The services the runner has; none before it is ready.
+    pub fn apps(&self) -> Vec<AppInfo> {
+        self.status.borrow().apps.clone()
     }
 
     /// Resolves with its exit code when the startup command has ended. Cancel-safe.
@@ -122,7 +137,7 @@ impl Runner {
     /// Ends all waiting: the kernel is gone.
     pub fn close(&self) {
         self.closed.cancel();
-        self.questions.lock().clear();
+        self.questions.close();
     }
 
     /// Carries out one step of a run.
@@ -160,23 +175,67 @@ impl Runner {
     /// # Errors
     /// The kernel went away.
     pub async fn complete(&self, request: Complete) -> Result<Vec<String>, RemoteError> {
-        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        self.questions.lock().insert(id, answer);
-        let question = ToRunner::Complete { id, code: request.code, cursor: request.cursor };
-        let sent = self.send(question).await;
-        let reply = match sent {
-            Ok(()) => tokio::time::timeout(COMPLETE_TIMEOUT, answered).await,
-            Err(error) => {
-                self.questions.lock().remove(&id);
-                return Err(error);
-            }
-        };
-        self.questions.lock().remove(&id);
-        match reply {
-            Ok(Ok(matches)) => Ok(matches),
-            Ok(Err(_)) => Err(self.gone()),
-            Err(_) => Ok(Vec::new()),
+        let Complete { code, cursor, .. } = request;
+        let answer =
+            self.ask(|id| ToRunner::Complete { id, code, cursor }, COMPLETE_TIMEOUT).await?;
+        Ok(match answer {
+            Some(Answer::Completions(matches)) => matches,
+            _ => Vec::new(),
+        })
+    }
+
+    /// Starts a service and waits until it listens.
+    ///
+    /// # Errors
+    /// The kernel went away.
+    pub async fn start_service(&self, request: StartService) -> Result<ServiceStart, RemoteError> {
+        let StartService { name, arguments, envs, .. } = request;
+        let what = name.clone();
+        let question = |id| ToRunner::StartService { id, name, arguments, envs };
+        Ok(match self.ask(question, SERVICE_TIMEOUT).await? {
+            Some(Answer::Service(result)) => result,
+            _ => ServiceStart::Failed(format!("starting the service timed out: {what}")),
+        })
+    }
+
+    /// Ends a service.
+    ///
+    /// # Errors
+    /// The kernel went away.
+    pub async fn stop_service(&self, request: StopService) -> Result<(), RemoteError> {
+        self.send(ToRunner::StopService { name: request.name }).await
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// The kernel went away, or the runner does not answer.
+    pub async fn open_stream(
+        &self,
+        target: StreamTarget,
+    ) -> Result<Result<OwnedFd, StreamError>, RemoteError> {
+        match self.ask(|id| ToRunner::OpenStream { id, target }, STREAM_TIMEOUT).await? {
+            Some(Answer::Stream(result)) => Ok(result),
+            _ => Ok(Err(StreamError::Failed("the kernel runner does not answer".to_owned()))),
+        }
+    }
+
+    /// Asks the runner something; `None` if it takes too long.
+    async fn ask(
+        &self,
+        message: impl FnOnce(u64) -> ToRunner,
+        patience: Duration,
+    ) -> Result<Option<Answer>, RemoteError> {
+        let deadline = Instant::now() + patience;
+        let mut question = self.questions.ask();
+        match tokio::time::timeout_at(deadline, self.send(message(question.id))).await {
+            Ok(sent) => sent?,
+            Err(_) => return Ok(None),
+        }
+        match tokio::time::timeout_at(deadline, question.answer()).await {
+            Ok(Some(answer)) => Ok(Some(answer)),
+            Ok(None) => Err(self.gone()),
+            Err(_) => Ok(None),
         }
     }
 
@@ -310,8 +369,9 @@ impl RunnerListener for Runner {
 
     fn message(&self, message: FromRunner) {
         match message {
-            FromRunner::Ready => {
+            FromRunner::Ready { apps } => {
                 self.status.send_modify(|status| {
+                    status.apps = apps;
                     status.ready_since.get_or_insert_with(Instant::now);
                 });
                 self.wake.notify_waiters();
@@ -322,18 +382,27 @@ impl RunnerListener for Runner {
                 }
             }
             FromRunner::Completions { id, matches } => {
-                if let Some(answer) = self.questions.lock().remove(&id) {
-                    // Whoever asked may have given up.
-                    let _ = answer.send(matches);
-                }
+                self.questions.answer(id, Answer::Completions(matches));
+            }
+            FromRunner::ServiceStarted { id, result } => {
+                self.questions.answer(id, Answer::Service(result));
             }
             FromRunner::StartupFinished { exit_code } => {
                 self.status.send_modify(|status| status.startup_exit_code = Some(exit_code));
             }
-            FromRunner::Hello { .. } => {
-                tracing::warn!(kernel.id = self.kernel_id, "the kernel runner said hello twice");
+            FromRunner::Hello { .. } | FromRunner::StreamOpened(_) => {
+                tracing::warn!(kernel.id = self.kernel_id, "the kernel runner greeted twice");
             }
         }
+    }
+
+    fn stream(&self, opened: StreamOpened, socket: Option<OwnedFd>) {
+        let result = match (opened.result, socket) {
+            (Ok(()), Some(socket)) => Ok(socket),
+            (Ok(()), None) => Err(StreamError::Failed("no socket came with the stream".into())),
+            (Err(error), _) => Err(error),
+        };
+        self.questions.answer(opened.id, Answer::Stream(result));
     }
 
     fn disconnected(&self) {
@@ -404,7 +473,7 @@ mod tests {
     async fn an_abandoned_run_is_ended_when_another_waits_behind_it() {
         let (runner, mut outbox) = Runner::new("k".into());
         runner.hello(Hello { runs: Vec::new(), startup_exit_code: None });
-        runner.message(FromRunner::Ready);
+        runner.message(FromRunner::Ready { apps: Vec::new() });
         runner.execute(query("left", 0)).await.unwrap();
         runner.execute(query("next", 25_000)).await.unwrap();
         let sent = |outbox: &mut Outbox| outbox.messages.try_recv().unwrap();

@@ -52,6 +52,8 @@ pub enum ErrorKind {
     InvalidInput,
     /// No such method: the peers differ in version.
     UnknownMethod,
+    /// Nothing in the container listens where it should.
+    ConnectionRefused,
     /// The container engine does not answer.
     EngineUnavailable,
     /// Anything else.
@@ -68,6 +70,7 @@ impl std::fmt::Display for ErrorKind {
             Self::InsufficientResource => "InsufficientResource",
             Self::InvalidInput => "InvalidInput",
             Self::UnknownMethod => "UnknownMethod",
+            Self::ConnectionRefused => "ConnectionRefused",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::Internal => "AgentError",
         };

@@ -37,7 +37,8 @@ async fn variables_outlive_a_run_and_streams_stay_apart() -> Result<()> {
     let client = cluster.client(&cluster.identities.user1)?;
     for (image, session) in [("python", "plain"), ("python-ipykernel", "rich")] {
         let run = async |code| client.run(&["run", "-q", "-t", session, "-c", code, image]).await;
-        run("x = 41").await?.success();
+        let first = run("x = 41").await?.success();
+        assert_eq!(first.all().trim(), "", "{first}");
         let output = run("import sys; print(x + 1); print('aside', file=sys.stderr)").await?;
         let output = output.success();
         assert!(output.stdout.contains("42"), "{output}");

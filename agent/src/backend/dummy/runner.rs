@@ -2,19 +2,21 @@
 //!
 //! Code is answered with itself as output, but for a few words: `input` asks for a line and
 //! echoes it, `wait` runs until it is interrupted, `exit N` ends the container, `flood N`
-//! writes N bytes. Startup commands end at once, `exit N` with that code.
+//! writes N bytes. Streams echo, too. Startup commands end at once, `exit N` with that code.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
+use rustix::fd::OwnedFd;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio_util::codec::Framed;
 
 use backendai_rpc::runner::{
     ConsoleItem, FrameCodec, FromRunner, Job, MAX_TEXT_RECORD, OUTPUT_WINDOW, PROTOCOL_VERSION,
-    RunRecord, RunnerConfig, ToRunner,
+    RunRecord, RunnerConfig, ServiceStart, StreamOpened, ToRunner, handover,
 };
 
 use crate::runner_link;
@@ -37,7 +39,7 @@ pub async fn run(ipc_dir: &Path, config_file: &Path, stubborn: bool) -> i32 {
     loop {
         if let Ok(stream) = runner_link::connect(ipc_dir).await {
             retry = FIRST_RETRY;
-            if let Some(code) = runner.serve(stream).await {
+            if let Some(code) = runner.serve(ipc_dir, stream).await {
                 return code;
             }
         }
@@ -60,6 +62,9 @@ struct Runner {
     unacknowledged: VecDeque<(u64, String, RunRecord)>,
     /// Answers that are no records.
     replies: VecDeque<FromRunner>,
+    /// Streams to be opened; each echoes.
+    streams: Vec<u64>,
+    echoes: JoinSet<()>,
     last_seq: u64,
     end: Option<i32>,
 }
@@ -75,19 +80,22 @@ impl Runner {
             waiting: VecDeque::new(),
             unacknowledged: VecDeque::new(),
             replies: VecDeque::new(),
+            streams: Vec::new(),
+            echoes: JoinSet::new(),
             last_seq: 0,
             end: None,
         }
     }
 
     /// One connection; the exit code if the container ended with it.
-    async fn serve(&mut self, stream: UnixStream) -> Option<i32> {
+    async fn serve(&mut self, ipc_dir: &Path, stream: UnixStream) -> Option<i32> {
         let mut link = Link::new(stream, FrameCodec::default());
         if self.greet(&mut link).await.is_err() {
             return self.end;
         }
         while let Some(Ok(message)) = link.next().await {
             self.receive(message);
+            self.open_streams(ipc_dir).await;
             if self.end.is_some() {
                 break;
             }
@@ -96,6 +104,30 @@ impl Runner {
             }
         }
         self.end
+    }
+
+    async fn open_streams(&mut self, ipc_dir: &Path) {
+        for id in std::mem::take(&mut self.streams) {
+            let Ok(socket) = self.echo() else { continue };
+            let kernel_id = self.config.kernel_id.clone();
+            let opened = FromRunner::StreamOpened(StreamOpened { id, kernel_id, result: Ok(()) });
+            if let Ok(agent) = runner_link::connect(ipc_dir).await {
+                // Without an agent nobody waits for the stream.
+                let _gone = handover::send(&agent, opened, Some(socket)).await;
+            }
+        }
+    }
+
+    fn echo(&mut self) -> std::io::Result<OwnedFd> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        let mut near = UnixStream::from_std(near)?;
+        self.echoes.spawn(async move {
+            let (mut read, mut write) = near.split();
+            // It ends with whoever uses it.
+            let _ended = tokio::io::copy(&mut read, &mut write).await;
+        });
+        Ok(far.into())
     }
 
     async fn greet(&mut self, link: &mut Link) -> Result<(), Gone> {
@@ -107,7 +139,7 @@ impl Runner {
             startup_exit_code: self.startup_exit,
         };
         send(link, hello).await?;
-        send(link, FromRunner::Ready).await?;
+        send(link, FromRunner::Ready { apps: Vec::new() }).await?;
         for (seq, run_id, record) in self.unacknowledged.clone() {
             send(link, FromRunner::Record { seq, run_id, record }).await?;
         }
@@ -146,6 +178,12 @@ impl Runner {
                 let matches = vec![format!("{code}_")];
                 self.replies.push_back(FromRunner::Completions { id, matches });
             }
+            ToRunner::OpenStream { id, .. } => self.streams.push(id),
+            ToRunner::StartService { id, .. } => {
+                let result = ServiceStart::Started;
+                self.replies.push_back(FromRunner::ServiceStarted { id, result });
+            }
+            ToRunner::StopService { .. } => {}
             ToRunner::Shutdown { .. } if self.stubborn => {}
             ToRunner::Shutdown { .. } => self.end = Some(0),
         }

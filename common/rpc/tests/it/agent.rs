@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backendai_rpc::agent_api::{
     AgentApi, AgentClient, AgentService, Complete, CreateKernels, DestroyKernels, DeviceHealth,
-    Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, RunStatus,
+    Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, OpenStream, RunStatus,
+    STREAM_TOKEN_LEN, ServiceStart, StartService, StopService, StreamTarget, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, CallError, ErrorKind, RemoteError, Service};
 use backendai_types::KernelId;
@@ -69,6 +70,28 @@ impl AgentApi for FakeAgent {
         Ok(vec![format!("{}nt", request.code)])
     }
 
+    async fn start_service(
+        &self,
+        _: CallContext,
+        request: StartService,
+    ) -> Result<ServiceStart, RemoteError> {
+        self.check(request.kernel_id)?;
+        Ok(ServiceStart::Failed(format!("unsupported service: {}", request.name)))
+    }
+
+    async fn stop_service(&self, _: CallContext, request: StopService) -> Result<(), RemoteError> {
+        self.check(request.kernel_id)
+    }
+
+    async fn open_stream(
+        &self,
+        _: CallContext,
+        request: OpenStream,
+    ) -> Result<StreamTicket, RemoteError> {
+        self.check(request.kernel_id)?;
+        Ok(StreamTicket { port: 30000, token: [7; STREAM_TOKEN_LEN] })
+    }
+
     async fn kernel_log(
         &self,
         _: CallContext,
@@ -128,6 +151,11 @@ async fn every_carrier_carries_the_typed_api() {
         let log = client.kernel_log(&KernelCall { kernel_id: kernel }).await.unwrap();
         assert_eq!(log.bytes.len(), LOG_BYTES, "{name}");
         assert!(log.bytes.iter().enumerate().all(|(i, byte)| *byte == (i % 251) as u8), "{name}");
+
+        let target = StreamTarget::Terminal { from: Some(1 << 40) };
+        let ticket = client.open_stream(&OpenStream { kernel_id: kernel, target }).await.unwrap();
+        assert_eq!((ticket.port, ticket.token), (30000, [7; STREAM_TOKEN_LEN]), "{name}");
+        assert!(!format!("{ticket:?}").contains("7, 7"), "tokens are not logged");
 
         let stranger = KernelId::random();
         let error = client.interrupt(&KernelCall { kernel_id: stranger }).await.unwrap_err();

@@ -280,6 +280,26 @@ impl AgentApi for FakeAgent {
         Ok(vec![format!("{}nt", call.code)])
     }
 
+    async fn start_service(
+        &self,
+        _: CallContext,
+        _: StartService,
+    ) -> Result<ServiceStart, RemoteError> {
+        Ok(ServiceStart::Started)
+    }
+
+    async fn stop_service(&self, _: CallContext, _: StopService) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    async fn open_stream(
+        &self,
+        _: CallContext,
+        _: OpenStream,
+    ) -> Result<StreamTicket, RemoteError> {
+        Err(RemoteError::new(ErrorKind::ConnectionRefused, "there is nothing to reach"))
+    }
+
     async fn kernel_log(&self, _: CallContext, _: KernelCall) -> Result<KernelLog, RemoteError> {
         Ok(KernelLog { bytes: b"live \xff log".to_vec() })
     }

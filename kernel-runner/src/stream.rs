@@ -1,0 +1,93 @@
+//! Streams: sockets that the runner opens for the agent and hands over.
+//!
+//! Each is delivered on a connection of its own, with the descriptor beside the message;
+//! from then on the agent has the far end of whatever was opened, and its bytes do not
+//! pass through the runner unless the runner itself serves them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use backendai_rpc::runner::{
+    FrameError, FromRunner, StreamError, StreamOpened, StreamTarget, handover,
+};
+use rustix::fd::OwnedFd;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::task::TaskTracker;
+
+use crate::log::log;
+
+/// How long a port of this container may take to accept.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens streams.
+pub struct Streams {
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// The kernel's id.
+    pub kernel_id: String,
+    /// Owns what is being opened.
+    pub tasks: TaskTracker,
+}
+
+impl Streams {
+    /// Opens a stream and hands it to the agent, in the background.
+    pub fn open(self: &Rc<Self>, id: u64, target: StreamTarget) {
+        let streams = Rc::clone(self);
+        self.tasks.spawn_local(async move {
+            let (result, socket) = match streams.reach(target).await {
+                Ok(socket) => (Ok(()), Some(socket)),
+                Err(error) => (Err(error), None),
+            };
+            if let Err(error) = streams.deliver(id, result, socket).await {
+                log!("hand a stream to the agent: {error}");
+            }
+        });
+    }
+
+    async fn reach(&self, target: StreamTarget) -> Result<OwnedFd, StreamError> {
+        match target {
+            StreamTarget::Port(port) => connect(port).await,
+            StreamTarget::Terminal { .. } => {
+                Err(StreamError::Failed("this kernel has no terminal".to_owned()))
+            }
+            StreamTarget::Files => {
+                Err(StreamError::Failed("this kernel has no access to files".to_owned()))
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        id: u64,
+        result: Result<(), StreamError>,
+        socket: Option<OwnedFd>,
+    ) -> Result<(), FrameError> {
+        let opened = StreamOpened { id, kernel_id: self.kernel_id.clone(), result };
+        let agent = UnixStream::connect(&self.socket).await?;
+        handover::send(&agent, FromRunner::StreamOpened(opened), socket).await
+    }
+}
+
+/// Connects to a port of this container, over IPv4 or else IPv6.
+async fn connect(port: u16) -> Result<OwnedFd, StreamError> {
+    let mut refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    for host in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)));
+        match connected.await {
+            Ok(Ok(stream)) => {
+                let stream = stream.into_std();
+                return stream.map(OwnedFd::from).map_err(|e| StreamError::Failed(e.to_string()));
+            }
+            Ok(Err(error)) if host.is_ipv4() => refused = error,
+            Ok(Err(_)) => {}
+            Err(_) => refused = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    match refused.kind() {
+        io::ErrorKind::ConnectionRefused => Err(StreamError::Refused(port)),
+        _ => Err(StreamError::Failed(format!("connect to port {port}: {refused}"))),
+    }
+}
