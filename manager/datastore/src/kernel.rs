@@ -1,7 +1,7 @@
 //! Kernels as rows.
 
 use backendai_types::image::ServicePort;
-use backendai_types::{AgentId, KernelId, KernelStatus, ResourceSlots, SessionId};
+use backendai_types::{AgentId, KernelId, KernelStatus, ResourceSlots, SessionId, UserId};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -195,6 +195,27 @@ impl Transaction {
             )
             .await?;
         row.as_ref().map(LocatedKernel::from_row).transpose()
+    }
+
+    /// A kernel of a user's sessions by its own id or, if it is a main kernel, its session's.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn kernel_of_user(&self, user: UserId, id: Uuid) -> Result<Option<Kernel>> {
+        let row = self
+            .query_opt(
+                &format!(
+                    "-- kernel_of_user
+                    SELECT {} FROM kernels k JOIN sessions s ON s.id = k.session_id
+                    WHERE s.user_uuid = $1
+                      AND (k.id = $2 OR (s.id = $2 AND k.cluster_role = 'main'))
+                    ORDER BY k.id = $2 DESC LIMIT 1",
+                    Kernel::COLUMNS
+                ),
+                &[&user.0, &id],
+            )
+            .await?;
+        row.as_ref().map(Kernel::from_row).transpose()
     }
 
     /// All kernels in one of these statuses that lie on an agent.

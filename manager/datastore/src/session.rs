@@ -388,6 +388,22 @@ impl Transaction {
         row.as_ref().map(Session::from_row).transpose()
     }
 
+    /// Gives a session that may be used another name. False if it may not be used (any more).
+    ///
+    /// # Errors
+    /// `Conflict` on [`LIVE_NAME_INDEX`] when the keypair has a live session of this name.
+    pub async fn session_rename(&self, id: SessionId, name: &str) -> Result<bool> {
+        let rows = self
+            .execute(
+                "-- session_rename
+                UPDATE sessions SET name = $2
+                WHERE id = $1 AND status IN ('RUNNING', 'RUNNING_DEGRADED')",
+                &[&id.0, &name],
+            )
+            .await?;
+        Ok(rows > 0)
+    }
+
     /// A session's status and its main kernel, for those who wait for it.
     ///
     /// # Errors

@@ -75,7 +75,11 @@ impl Call {
     /// The body is not JSON, or not an object.
     pub fn params(&self) -> Result<Params, Problem> {
         if self.body.is_empty() {
-            return Ok(Params::new(query_map(self.query.as_deref().unwrap_or_default())));
+            let map = query_map(self.query.as_deref().unwrap_or_default());
+            if map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+                return Err(malformed());
+            }
+            return Ok(Params::new(map));
         }
         match self.json()? {
             Value::Object(map) => Ok(Params::new(map)),
@@ -86,9 +90,26 @@ impl Call {
     /// The body as JSON, whatever its content type says.
     ///
     /// # Errors
-    /// It is not.
+    /// It is not, or has a NUL character, which no text of the product may have.
     pub fn json(&self) -> Result<Value, Problem> {
-        serde_json::from_slice(&self.body).map_err(|_| Problem::invalid_params("Malformed body"))
+        let value = serde_json::from_slice(&self.body).map_err(|_| malformed())?;
+        if has_nul(&value) {
+            return Err(malformed());
+        }
+        Ok(value)
+    }
+}
+
+fn malformed() -> Problem {
+    Problem::invalid_params("Malformed body")
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -137,5 +158,13 @@ mod tests {
     fn queries_are_decoded_and_the_first_of_a_name_counts() {
         let map = query_map("a=1&b=x%20y+z&a=2&c&%ED%95%9C=%EA%B8%80");
         assert_eq!(Value::Object(map).to_string(), r#"{"a":"1","b":"x y z","c":"","한":"글"}"#);
+    }
+
+    #[test]
+    fn nul_is_found_wherever_it_hides() {
+        for text in [r#"["\u0000"]"#, r#"{"a": {"b": "x\u0000"}}"#, r#"{"\u0000": 1}"#] {
+            assert!(has_nul(&serde_json::from_str(text).unwrap()), "{text}");
+        }
+        assert!(!has_nul(&serde_json::from_str(r#"["\\u0000", 1, null]"#).unwrap()));
     }
 }

@@ -12,7 +12,7 @@ use warp::reply::Response;
 
 use super::call::Call;
 use super::problem::Problem;
-use super::rest::{auth, manager, resource, session};
+use super::rest::{auth, manager, resource, session, session_logs, session_relations};
 use super::{graphql, stream};
 
 /// Who may use a route.
@@ -86,12 +86,18 @@ routes! {
     POST "/session", User, All => session::create;
     POST "/session/_/create", User, All => session::create;
     GET "/session/_/match", User, Read => session::match_sessions;
+    POST "/session/_/sync-agent-registry", User, All => session_relations::sync_agent_registry;
+    GET "/session/_/logs", User, Read => session_logs::task_logs;
     GET "/session/{name}", User, Read => session::info;
     POST "/session/{name}", User, Read => session::execute;
     DELETE "/session/{name}", User, Read => session::destroy;
     POST "/session/{name}/interrupt", User, Read => session::interrupt;
     POST "/session/{name}/complete", User, Read => session::complete;
-    GET "/session/{name}/logs", User, Read => session::logs;
+    GET "/session/{name}/logs", User, Read => session_logs::logs;
+    POST "/session/{name}/rename", User, All => session_relations::rename;
+    GET "/session/{name}/dependency-graph", User, Read => session_relations::dependency_graph;
+    GET "/session/{name}/direct-access-info", User, Read => session_relations::direct_access_info;
+    GET "/session/{name}/abusing-report", User, All => session_relations::abusing_report;
 
     GET "/stream/session/{name}/execute", User, Read => stream::execute::execute;
 
@@ -199,6 +205,9 @@ fn matches(pattern: &[Segment], path: &str) -> Option<Vec<String>> {
             Segment::Any if part.is_empty() => return None,
             Segment::Any => {
                 let decoded = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
+                if decoded.contains('\0') {
+                    return None;
+                }
                 values.push(decoded.into_owned());
             }
         }
@@ -227,6 +236,7 @@ mod tests {
         assert_eq!(found("GET", "/session/"), None);
         assert_eq!(found("GET", "/session/x/"), None);
         assert_eq!(found("GET", "/session/%ff"), None);
+        assert_eq!(found("GET", "/session/%00"), None);
     }
 
     #[test]

@@ -4,3 +4,5 @@ pub mod auth;
 pub mod manager;
 pub mod resource;
 pub mod session;
+pub mod session_logs;
+pub mod session_relations;

@@ -28,9 +28,6 @@ pub async fn create(call: Call) -> Result<Response, Problem> {
     let mut params = call.params()?;
     let request = read_create(&mut params);
     params.finish()?;
-    if request.name == "from-template" {
-        return Err(Problem::invalid_params("The session name \"from-template\" is reserved."));
-    }
     let created = app_session::create::create(&call.app, &context, request).await?;
     Ok(json_response(StatusCode::CREATED, &created_view(created)))
 }
@@ -334,16 +331,6 @@ fn cursor(options: &Map<String, Value>) -> Option<(u32, u32)> {
         options.get(name).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
     };
     number("row").zip(number("col"))
-}
-
-/// `GET /session/{name}/logs`
-pub async fn logs(call: Call) -> Result<Response, Problem> {
-    let context = call.user()?;
-    let mut params = call.params()?;
-    let owner = params.optional(&["owner_access_key"], None, rules::null_or(rules::text));
-    params.finish()?;
-    let logs = run_code::logs(&call.app, &context, call.segment(0), owner.as_deref()).await?;
-    Ok(ok(&json!({ "result": { "logs": logs } })))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use backendai_types::{
     ClusterMode, KernelId, ResourceSlots, SessionId, SessionStatus, SessionType,
 };
 
-use super::{CreateSession, CreatedSession, lookup};
+use super::{CreateSession, CreatedSession, lookup, reserved_name};
 use crate::app::{Error, Result, SharedApp, image};
 use crate::context::RequestContext;
 use crate::wake::Task;
@@ -36,6 +36,7 @@ pub async fn create(
     context: &RequestContext,
     request: CreateSession,
 ) -> Result<CreatedSession> {
+    reserved_name(&request.name)?;
     check_agent_list(context, &request)?;
     let owner = lookup::owner(app, context, request.owner_access_key.as_deref()).await?;
     let scope = place::scope(app, context, &owner, &request.domain, &request.group).await?;

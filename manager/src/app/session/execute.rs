@@ -9,7 +9,7 @@ use backendai_rpc::agent_api::{
     AgentClient, Complete, Execute, ExecuteMode, ExecuteReply, KernelCall, RunStatus,
 };
 use backendai_rpc::call::{CallError, ErrorKind};
-use backendai_types::{AccessKey, KernelId, KernelStatus, SessionId};
+use backendai_types::{KernelId, KernelStatus, SessionId};
 use parking_lot::Mutex;
 
 use super::lookup;
@@ -150,36 +150,6 @@ pub async fn complete(
     cursor: Option<(u32, u32)>,
 ) -> Result<Vec<String>> {
     open(app, context, reference).await?.complete(code, cursor).await
-}
-
-/// The main kernel's log: from its agent while it lives, from the database afterwards.
-/// Empty for a session that has never run.
-///
-/// # Errors
-/// No such session, or its agent failed.
-pub async fn logs(
-    app: &SharedApp,
-    context: &RequestContext,
-    reference: &str,
-    owner_access_key: Option<&str>,
-) -> Result<String> {
-    let owner: AccessKey = lookup::resolve_owner(app, context, owner_access_key).await?;
-    let session = lookup::find_any(app, &owner, reference).await?;
-    let tx = app.datastore.autocommit().await?;
-    let Some(kernel) = tx.main_kernel_located(session.id).await? else {
-        return Ok(String::new());
-    };
-    let stored = tx.kernel_log(kernel.id).await?;
-    drop(tx);
-    let bytes = match stored {
-        Some(bytes) => bytes,
-        None if kernel.status.is_terminal() => Vec::new(),
-        None => {
-            let client = client(app, &kernel.agent, context);
-            client.kernel_log(&KernelCall { kernel_id: kernel.id }).await.map_err(failed)?.bytes
-        }
-    };
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn client(app: &SharedApp, agent: &AgentAddr, context: &RequestContext) -> AgentClient {

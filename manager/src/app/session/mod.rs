@@ -6,8 +6,10 @@
 pub mod create;
 pub mod destroy;
 pub mod execute;
+pub mod logs;
 pub mod lookup;
 pub mod query;
+pub mod rename;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use serde_json::{Map, Value};
 
 use backendai_types::image::ServicePort;
 use backendai_types::{ClusterMode, SessionId, SessionType};
+
+use crate::app::{Error, Result};
 
 /// A request for a session, after the API checked each field for itself.
 #[derive(Clone, Debug)]
@@ -87,4 +91,16 @@ pub struct CreatedSession {
     pub service_ports: Vec<ServicePort>,
     /// False when an existing session was reused.
     pub created: bool,
+}
+
+/// The API uses these words in place of a session's name.
+const RESERVED_NAMES: &[&str] = &["from-template"];
+
+/// # Errors
+/// No session may have this name.
+fn reserved_name(name: &str) -> Result<()> {
+    if RESERVED_NAMES.contains(&name) {
+        return Err(Error::invalid(format!("The session name {name:?} is reserved.")));
+    }
+    Ok(())
 }

@@ -1,12 +1,16 @@
 //! What a session is, for those who ask.
 
+use std::collections::BTreeMap;
+
 use backendai_datastore::kernel::Kernel;
 use backendai_datastore::session::Session;
-use backendai_types::{KernelStatus, ResourceSlots};
+use backendai_datastore::session_graph::SessionNode;
+use backendai_types::{KernelStatus, ResourceSlots, SessionId};
 
 use super::lookup;
 use crate::app::{Error, Result, SharedApp};
 use crate::context::RequestContext;
+use crate::wake::Task;
 
 /// A session with its main kernel.
 #[derive(Clone, Debug)]
@@ -44,4 +48,66 @@ pub async fn info(
         return Err(Error::NotFound { object: "main kernel", message: None });
     };
     Ok(SessionInfo { session, main_kernel, occupied_slots })
+}
+
+/// What a session of the caller depends on, directly or not: its own id, and every
+/// node by id.
+///
+/// # Errors
+/// No such session.
+pub async fn dependencies(
+    app: &SharedApp,
+    context: &RequestContext,
+    reference: &str,
+) -> Result<(SessionId, BTreeMap<SessionId, SessionNode>)> {
+    let session = lookup::find_any(app, &context.access_key, reference).await?;
+    let tx = app.datastore.autocommit().await?;
+    Ok((session.id, tx.session_graph(session.id).await?))
+}
+
+/// Where a system (sftp) session can be reached without the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectAccess {
+    /// Host name or address of its agent.
+    pub public_host: String,
+    /// Ports of that host that lead to its sftp or ssh server; empty where the agent admits
+    /// connections through the API alone.
+    pub sshd_ports: Vec<u16>,
+}
+
+/// How to reach a live session of the caller directly; `None` for ordinary sessions.
+///
+/// # Errors
+/// No such session.
+pub async fn direct_access(
+    app: &SharedApp,
+    context: &RequestContext,
+    reference: &str,
+) -> Result<Option<DirectAccess>> {
+    let SessionInfo { session, main_kernel, .. } = info(app, context, reference).await?;
+    if !session.is_private {
+        return Ok(None);
+    }
+    let ports_of = |name: &str| -> Option<Vec<u16>> {
+        let port = main_kernel.service_ports.iter().find(|port| port.name == name)?;
+        Some(port.host_ports.iter().copied().flatten().collect())
+    };
+    Ok(Some(DirectAccess {
+        public_host: main_kernel.kernel_host.clone().unwrap_or_default(),
+        sshd_ports: ports_of("sftpd").or_else(|| ports_of("sshd")).unwrap_or_default(),
+    }))
+}
+
+/// Sees to it that what an agent has and what the database says of it are compared soon.
+///
+/// # Errors
+/// No such agent.
+pub async fn sync_agent(app: &SharedApp, agent: &str) -> Result<()> {
+    let tx = app.datastore.autocommit().await?;
+    if tx.agents_existing(&[agent.to_owned()]).await?.is_empty() {
+        return Err(Error::NotFound { object: "agent instance", message: Some(agent.to_owned()) });
+    }
+    app.wake.task(Task::StartSessions);
+    app.wake.task(Task::ReapSessions);
+    Ok(())
 }

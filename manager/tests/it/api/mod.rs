@@ -6,4 +6,5 @@ mod graphql;
 mod http;
 mod presets;
 mod ratelimit;
+mod session_routes;
 mod world;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backendai_manager::app::session::execute::{self, ExecuteRequest};
-use backendai_manager::app::session::{CreateSession, query};
+use backendai_manager::app::session::{CreateSession, logs, query};
 use backendai_rpc::agent_api::{ExecuteMode, RunStatus};
 use backendai_types::{ClusterMode, SessionStatus};
 use serde_json::json;
@@ -107,7 +107,7 @@ async fn code_runs_while_the_kernel_lives_and_logs_outlive_it() {
     let found = execute::complete(app, &user(), "sess-one", "pri", None).await.unwrap();
     assert_eq!(found, ["print"]);
     execute::interrupt(app, &user(), "sess-one").await.unwrap();
-    assert_eq!(execute::logs(app, &user(), "sess-one", None).await.unwrap(), "live \u{fffd} log");
+    assert_eq!(logs::logs(app, &user(), "sess-one", None).await.unwrap(), "live \u{fffd} log");
     world.until("SELECT num_queries FROM sessions", |count| count == "1").await;
 
     // The kernel vanished, but the manager does not know yet.
@@ -129,7 +129,7 @@ async fn code_runs_while_the_kernel_lives_and_logs_outlive_it() {
         bytes: b"the end".to_vec(),
     };
     world.manager.client.store_kernel_log(&log).await.unwrap();
-    assert_eq!(execute::logs(app, &user(), "sess-one", None).await.unwrap(), "the end");
+    assert_eq!(logs::logs(app, &user(), "sess-one", None).await.unwrap(), "the end");
 }
 
 #[tokio::test]
@@ -139,5 +139,5 @@ async fn code_needs_a_running_session() {
     let error = execute::interrupt(world.app(), &user(), "waiting").await.unwrap_err();
     assert!(error.to_string().contains("PENDING"), "{error}");
     execute::interrupt(world.app(), &user(), "nobody").await.unwrap_err();
-    assert_eq!(execute::logs(world.app(), &user(), "waiting", None).await.unwrap(), "");
+    assert_eq!(logs::logs(world.app(), &user(), "waiting", None).await.unwrap(), "");
 }
