@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod events;
+pub mod feed;
 pub mod leader;
 pub mod server;
 pub mod shared_config;

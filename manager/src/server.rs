@@ -22,6 +22,7 @@ use crate::agents::AgentPool;
 use crate::app::{App, SharedApp};
 use crate::config::ManagerConfig;
 use crate::events::AgentEvents;
+use crate::feed::Feed;
 use crate::leader::{Candidate, Leadership};
 use crate::shared_config::SharedConfig;
 use crate::wake::Wake;
@@ -79,6 +80,7 @@ impl Manager {
             redis,
             agents: AgentPool::new(connector),
             executions: crate::app::session::execute::Executions::default(),
+            feed: Feed::default(),
             etcd: etcd.clone(),
             config,
         });

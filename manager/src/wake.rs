@@ -23,10 +23,13 @@ pub enum Task {
     StartSessions,
     /// Has TERMINATING kernels destroyed.
     ReapSessions,
+    /// Reads what was appended to `transitions`; runs in every manager.
+    FollowTransitions,
 }
 
 impl Task {
-    const ALL: [Self; 3] = [Self::ScheduleSessions, Self::StartSessions, Self::ReapSessions];
+    const ALL: [Self; 4] =
+        [Self::ScheduleSessions, Self::StartSessions, Self::ReapSessions, Self::FollowTransitions];
 
     /// The task's name in logs and on the wire.
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Task {
             Self::ScheduleSessions => "schedule_sessions",
             Self::StartSessions => "start_sessions",
             Self::ReapSessions => "reap_sessions",
+            Self::FollowTransitions => "follow_transitions",
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transition;
+pub mod transition_view;
 mod tx;
 
 pub use error::{DatastoreError, Result};

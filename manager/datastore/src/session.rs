@@ -244,8 +244,10 @@ impl Transaction {
                 INSERT INTO session_dependencies (session_id, depends_on)
                 SELECT $1, d FROM unnest($30::uuid[]) AS d
             )
-            INSERT INTO transitions (session_id, event, to_status, actor)
-            VALUES ($1, 'session_enqueued', 'PENDING', $31)",
+            -- Followers count on a transaction having its id before it draws a number.
+            INSERT INTO transitions (xact, session_id, event, to_status, actor)
+            SELECT x.id, $1, 'session_enqueued', 'PENDING', $31
+            FROM (SELECT pg_current_xact_id() AS id OFFSET 0) x",
             &[
                 &new.id.0,
                 &new.name,

@@ -11,6 +11,7 @@
 pub mod auth;
 pub mod call;
 mod dispatch;
+mod events;
 #[cfg(test)]
 mod golden;
 pub mod graphql;
@@ -45,7 +46,7 @@ pub struct ApiState {
     credentials: Credentials,
     limiter: RateLimiter,
     graphql: graphql::Schema,
-    /// Websockets outlive their connection's request: what is open, so that shutdown waits.
+    /// Websockets and event streams outlive their request: what is open, so that shutdown waits.
     sockets: TaskTracker,
     /// Cancelled when the process begins to stop.
     stopping: CancellationToken,

@@ -13,7 +13,7 @@ use warp::reply::Response;
 use super::call::Call;
 use super::problem::Problem;
 use super::rest::{auth, manager, resource, session, session_logs, session_relations};
-use super::{graphql, stream};
+use super::{events, graphql, stream};
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,8 @@ routes! {
     GET "/session/{name}/abusing-report", User, All => session_relations::abusing_report;
 
     GET "/stream/session/{name}/execute", User, Read => stream::execute::execute;
+
+    GET "/events/session", User, Read => events::session::session;
 
     GET "/config/resource-slots", Public, Any => resource::slots;
     GET "/resource/presets", User, Any => resource::presets;

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backendai_datastore::Datastore;
-use backendai_datastore::transition::{By, Changed, Deadlines};
+use backendai_datastore::transition::{By, Changed, Deadlines, Outcome};
 use backendai_service::etcd::Etcd;
 use backendai_service::redis::Redis;
 use backendai_types::KernelStatus;
 
 use crate::agents::AgentPool;
 use crate::config::ManagerConfig;
+use crate::feed::Feed;
 use crate::shared_config::SharedConfig;
 use crate::wake::{Task, Wake};
 
@@ -45,6 +46,8 @@ pub struct App {
     pub agents: AgentPool,
     /// Counts of executed code that have not reached the database yet.
     pub executions: session::execute::Executions,
+    /// What happens to sessions, as it happens.
+    pub feed: Feed,
 }
 
 impl App {
@@ -63,6 +66,9 @@ impl App {
 
     /// Wakes whoever has something to do after a committed change of status.
     pub fn wake_after(&self, changed: &Changed) {
+        if changed.outcomes.contains(&Outcome::Applied) {
+            self.wake.task(Task::FollowTransitions);
+        }
         for (session, ..) in &changed.sessions {
             self.wake.session(*session);
         }

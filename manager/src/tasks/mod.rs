@@ -29,6 +29,7 @@ use backendai_service::telemetry::chain;
 
 use crate::app::SharedApp;
 use crate::events::AgentEvents;
+use crate::feed;
 use crate::leader::Leadership;
 
 pub use schedule_sessions::ScheduleSessions;
@@ -106,6 +107,7 @@ pub fn start(
     );
     lifecycle
         .spawn("leader_epoch", follow_epoch(app.clone(), leadership.clone(), lifecycle.clone()));
+    lifecycle.spawn_vital("feed", feed::follow(app.clone(), lifecycle.clone()));
     lifecycle.spawn("executions", flush_executions(app.clone(), lifecycle.clone()));
 }
 

@@ -9,5 +9,6 @@ mod config;
 mod life;
 mod scan;
 mod shared_config;
+mod sse;
 mod start_server;
 mod support;

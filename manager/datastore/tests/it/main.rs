@@ -6,3 +6,4 @@ mod fixture;
 mod image;
 mod life;
 mod migrate;
+mod transition_view;

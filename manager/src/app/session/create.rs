@@ -73,6 +73,7 @@ pub async fn create(
                     "session enqueued"
                 );
                 app.wake.task(Task::ScheduleSessions);
+                app.wake.task(Task::FollowTransitions);
                 return wait::until_started(app, &request, new.id, watch).await;
             }
             // Somebody else was faster with this name: now it exists.

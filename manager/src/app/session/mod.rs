@@ -5,6 +5,7 @@
 
 pub mod create;
 pub mod destroy;
+pub mod events;
 pub mod execute;
 pub mod logs;
 pub mod lookup;

@@ -12,6 +12,7 @@ use backendai_manager::api;
 use backendai_manager::api::auth::{date, signature};
 use backendai_manager::app::{App, SharedApp};
 use backendai_manager::config::ManagerConfig;
+use backendai_manager::feed;
 use backendai_manager::shared_config::SharedConfig;
 use backendai_manager::wake::Wake;
 use backendai_rpc::call::{CallContext, CallError, Connection};
@@ -128,7 +129,9 @@ impl World {
             wake: Wake::local(),
             agents: AgentPool::new(PlayedAgents(options.agents)),
             executions: Default::default(),
+            feed: Default::default(),
         });
+        lifecycle.spawn_vital("feed", feed::follow(Arc::clone(&app), lifecycle.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         lifecycle.spawn_vital("api", api::serve(Arc::clone(&app), listener, lifecycle.clone()));

@@ -5,6 +5,7 @@ mod agent;
 mod ends;
 mod failures;
 mod leaders;
+mod listen;
 mod queue;
 mod use_it;
 mod world;

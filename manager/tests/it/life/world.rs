@@ -189,6 +189,7 @@ impl TestManager {
             wake: Wake::local(),
             agents: AgentPool::new(fleet.clone()),
             executions: Executions::default(),
+            feed: Default::default(),
         });
         let leadership = if leads {
             Leadership::fixed(1)
