@@ -188,6 +188,7 @@ impl AgentApi for AgentServer {
         let socket = kernel.runner.open_stream(request.target).await?.map_err(|error| {
             let kind = match error {
                 StreamError::Refused(_) => ErrorKind::ConnectionRefused,
+                StreamError::Ended => ErrorKind::Ended,
                 StreamError::Failed(_) => ErrorKind::Internal,
             };
             RemoteError::new(kind, error.to_string())

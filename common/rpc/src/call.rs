@@ -54,6 +54,8 @@ pub enum ErrorKind {
     UnknownMethod,
     /// Nothing in the container listens where it should.
     ConnectionRefused,
+    /// What the call would go on with has come to its end.
+    Ended,
     /// The container engine does not answer.
     EngineUnavailable,
     /// Anything else.
@@ -71,6 +73,7 @@ impl std::fmt::Display for ErrorKind {
             Self::InvalidInput => "InvalidInput",
             Self::UnknownMethod => "UnknownMethod",
             Self::ConnectionRefused => "ConnectionRefused",
+            Self::Ended => "Ended",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::Internal => "AgentError",
         };

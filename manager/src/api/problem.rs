@@ -269,6 +269,12 @@ impl From<app::Error> for Problem {
                 problem.0.agent_details = Some(agent_details(&source));
                 problem
             }
+            Error::ServiceFailed { reason } => {
+                Self::of(INTERNAL).msg("Failed to launch the app service").data(Value::from(reason))
+            }
+            Error::NoCoordinator => {
+                Self::of(UNAVAILABLE).msg("No coordinator configured for this resource group")
+            }
             Error::Internal { context, source } => {
                 let mut problem = Self::of(INTERNAL);
                 problem.0.cause = Some(format!("{context}: {}", chain(&*source)));

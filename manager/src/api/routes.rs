@@ -12,7 +12,7 @@ use warp::reply::Response;
 
 use super::call::Call;
 use super::problem::Problem;
-use super::rest::{auth, manager, resource, session, session_logs, session_relations};
+use super::rest::{auth, manager, resource, service, session, session_logs, session_relations};
 use super::{events, graphql, stream};
 
 /// Who may use a route.
@@ -99,7 +99,14 @@ routes! {
     GET "/session/{name}/direct-access-info", User, Read => session_relations::direct_access_info;
     GET "/session/{name}/abusing-report", User, All => session_relations::abusing_report;
 
+    POST "/session/{name}/start-service", User, Read => service::start;
+    POST "/session/{name}/shutdown-service", User, Read => service::stop;
+
+    GET "/stream/session/{name}/apps", User, Read => service::list;
     GET "/stream/session/{name}/execute", User, Read => stream::execute::execute;
+    GET "/stream/session/{name}/pty", User, Read => stream::terminal::pty;
+    GET "/stream/session/{name}/tcpproxy", User, Read => stream::proxy::proxy;
+    GET "/stream/session/{name}/httpproxy", User, Read => stream::proxy::proxy;
 
     GET "/events/session", User, Read => events::session::session;
 

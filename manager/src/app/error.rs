@@ -72,6 +72,15 @@ pub enum Error {
         #[source]
         source: CallError,
     },
+    /// A service of a session did not start.
+    #[error("the service did not start: {reason}")]
+    ServiceFailed {
+        /// Why, in the kernel's words.
+        reason: String,
+    },
+    /// The session's scaling group has no app proxy beside the manager.
+    #[error("no coordinator is configured for the scaling group")]
+    NoCoordinator,
     /// A bug or a broken machine.
     #[error("{context}")]
     Internal {

@@ -218,7 +218,9 @@ pub enum StreamTarget {
     Port(u16),
     /// The kernel's terminal, in the framing of [`terminal`].
     Terminal {
-        /// Number of the first byte of output wanted; `None` for all that is kept.
+        /// Number of the first byte of output wanted, to go on where a stream broke off:
+        /// [`StreamError::Ended`] tells that there will be no more. `None` wants what is
+        /// kept of the terminal, or a new one if it has ended.
         from: Option<u64>,
     },
     /// A file operation beneath [`WORK_DIR`], one request a stream.
@@ -247,6 +249,9 @@ pub enum StreamError {
     /// Nothing listens on the port (yet).
     #[error("nothing listens on port {0}")]
     Refused(u16),
+    /// The terminal has ended, and all of its output up to the asked position was sent.
+    #[error("the terminal has ended")]
+    Ended,
     /// The system refuses; in words.
     #[error("{0}")]
     Failed(String),

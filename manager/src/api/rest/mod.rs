@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod manager;
 pub mod resource;
+pub mod service;
 pub mod session;
 pub mod session_logs;
 pub mod session_relations;

@@ -154,7 +154,8 @@ fn created_view(created: CreatedSession) -> Value {
     view
 }
 
-fn port_view(port: &ServicePort) -> Value {
+/// A service as clients see it.
+pub(super) fn port_view(port: &ServicePort) -> Value {
     json!({ "name": port.name, "protocol": port.protocol, "ports": port.container_ports })
 }
 

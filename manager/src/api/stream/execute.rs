@@ -8,47 +8,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backendai_rpc::agent_api::{ExecuteMode, ExecuteReply, RunStatus};
-use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
-use warp::Reply;
 use warp::reply::Response;
-use warp::ws::{Message, WebSocket};
+use warp::ws::Message;
 
 use super::super::ApiState;
 use super::super::call::Call;
 use super::super::problem::Problem;
 use super::super::run;
+use super::socket::{self, GOING_AWAY, NORMAL, Socket, is_end};
 use crate::app::session::execute::{self as run_code, ExecuteRequest, RunningKernel};
 
 /// How long output is gathered into one frame.
 const FLUSH: Duration = Duration::from_millis(200);
-/// Close code of a socket whose run is over.
-const NORMAL: u16 = 1000;
-/// Close code of a socket that ends because the manager stops.
-const GOING_AWAY: u16 = 1001;
-
 /// `GET /stream/session/{name}/execute`
 pub async fn execute(call: Call) -> Result<Response, Problem> {
     let context = call.user()?;
     let kernel = run_code::open(&call.app, &context, call.segment(0)).await?;
-    let Some(upgrade) = call.upgrade else { return Err(Problem::bad_request()) };
-    let limit = call.app.config.manager.max_wsmsg_size;
-    let open = call.state.sockets.token();
-    let state = call.state;
-    let reply = upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(
-        move |socket| async move {
-            let (sink, stream) = socket.split();
-            Conversation { sink, stream, kernel, state }.run().await;
-            drop(open);
-        },
-    );
-    Ok(reply.into_response())
+    let state = Arc::clone(&call.state);
+    socket::upgrade(call, async move |socket| Conversation { socket, kernel, state }.run().await)
 }
 
 struct Conversation {
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
+    socket: Socket,
     kernel: RunningKernel,
     state: Arc<ApiState>,
 }
@@ -73,13 +56,13 @@ impl Conversation {
             Err(End::Stopping) => Err(End::Stopping),
         };
         match end {
-            Ok(()) => self.close(NORMAL).await,
+            Ok(()) => self.socket.close(NORMAL, "").await,
             Err(End::Stopping) => {
                 let notice =
                     json!({ "status": "server-restarting", "msg": "The manager is stopping." });
                 // The client may be gone as well: nothing is owed to it then.
                 let _ = self.send(notice.to_string()).await;
-                self.close(GOING_AWAY).await;
+                self.socket.close(GOING_AWAY, "").await;
             }
             Err(End::Disconnected) => {
                 tracing::debug!(session.id = %self.kernel.session_id, "the client left: interrupting its run");
@@ -136,7 +119,7 @@ impl Conversation {
         loop {
             tokio::select! {
                 reply = &mut step => return Ok(reply),
-                message = self.stream.next() => {
+                message = self.socket.stream.next() => {
                     if is_end(message.as_ref()) {
                         return Err(End::Disconnected);
                     }
@@ -150,7 +133,7 @@ impl Conversation {
     async fn next_text(&mut self) -> Result<String, End> {
         loop {
             let message = tokio::select! {
-                message = self.stream.next() => message,
+                message = self.socket.stream.next() => message,
                 () = self.state.stopping.cancelled() => return Err(End::Stopping),
             };
             if is_end(message.as_ref()) {
@@ -170,29 +153,11 @@ impl Conversation {
     }
 
     async fn send(&mut self, text: String) -> Result<(), End> {
-        self.sink.send(Message::text(text)).await.map_err(|_| End::Disconnected)
+        self.socket.sink.send(Message::text(text)).await.map_err(|_| End::Disconnected)
     }
 
     async fn send_error(&mut self, message: &str) -> Result<(), End> {
         self.send(json!({ "status": "error", "msg": message }).to_string()).await
-    }
-
-    /// Says goodbye and waits a moment for the answer, so that the client sees a clean close.
-    async fn close(&mut self, code: u16) {
-        if self.sink.send(Message::close_with(code, "")).await.is_err() {
-            return;
-        }
-        let answered = async { while !is_end(self.stream.next().await.as_ref()) {} };
-        if tokio::time::timeout(Duration::from_secs(1), answered).await.is_err() {
-            tracing::debug!("a client did not answer the close of its websocket");
-        }
-    }
-}
-
-fn is_end(message: Option<&Result<Message, warp::Error>>) -> bool {
-    match message {
-        None | Some(Err(_)) => true,
-        Some(Ok(message)) => message.is_close(),
     }
 }
 

@@ -1,3 +1,6 @@
 //! Websockets.
 
 pub mod execute;
+pub mod proxy;
+mod socket;
+pub mod terminal;

@@ -38,7 +38,8 @@ pub struct RunningKernel {
     pub session_id: SessionId,
     /// The session's main kernel.
     pub kernel_id: KernelId,
-    client: AgentClient,
+    pub(super) agent_addr: String,
+    pub(super) client: AgentClient,
     app: SharedApp,
 }
 
@@ -107,6 +108,7 @@ pub async fn open(
         Some(kernel) if kernel.status == KernelStatus::Running => Ok(RunningKernel {
             session_id: session.id,
             kernel_id: kernel.id,
+            agent_addr: kernel.agent.addr.clone(),
             client: client(app, &kernel.agent, context),
             app: app.clone(),
         }),
@@ -156,7 +158,7 @@ fn client(app: &SharedApp, agent: &AgentAddr, context: &RequestContext) -> Agent
     app.agents.client(agent, Some(&context.request_id))
 }
 
-fn failed(source: CallError) -> Error {
+pub(super) fn failed(source: CallError) -> Error {
     Error::Agent { operation: AgentOperation::Execute, source }
 }
 

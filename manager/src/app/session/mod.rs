@@ -11,6 +11,8 @@ pub mod logs;
 pub mod lookup;
 pub mod query;
 pub mod rename;
+pub mod service;
+pub mod stream;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
