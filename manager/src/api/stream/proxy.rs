@@ -188,6 +188,6 @@ mod tests {
             serde_json::from_slice(&params.finish().unwrap_err().to_bytes()).unwrap();
         assert_eq!(problem["data"]["envs"], "value is not JSON");
         assert_eq!(problem["data"]["arguments"], "value is not a string");
-        assert!(problem["data"]["port"].is_string(), "{problem}");
+        assert!(problem["data"].get("port").is_some(), "{problem}");
     }
 }
