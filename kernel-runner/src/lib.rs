@@ -40,7 +40,9 @@ mod setup;
 mod shutdown;
 mod startup;
 mod stream;
+mod terminal;
 mod text;
+mod ttyd;
 mod words;
 
 use crate::log::log;

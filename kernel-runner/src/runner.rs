@@ -27,6 +27,7 @@ use crate::setup::Paths;
 use crate::shutdown;
 use crate::startup;
 use crate::stream::Streams;
+use crate::terminal::Terminal;
 
 /// What processes get when the engine stops the container: half of what the engine gives.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
@@ -117,6 +118,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         socket: paths.socket.clone(),
         kernel_id: config.kernel_id.clone(),
         tasks: commands.tasks.clone(),
+        terminal: Rc::new(Terminal::new(Rc::clone(&commands.spawner))),
     });
     let runner = Runner {
         config,
@@ -156,6 +158,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         grace = runner.shutdown_wanted() => grace,
     };
     runner.runs.stop();
+    runner.streams.terminal.hang_up();
     // The work goes on meanwhile, so that what the programs say at their end is heard.
     tokio::select! {
         _ = &mut work => {}

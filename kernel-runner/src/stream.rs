@@ -11,13 +11,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use backendai_rpc::runner::{
-    FrameError, FromRunner, StreamError, StreamOpened, StreamTarget, handover,
+    FrameError, FromRunner, StreamError, StreamOpened, StreamTarget, TTYD_PORT, handover,
 };
 use rustix::fd::OwnedFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use crate::log::log;
+use crate::terminal::Terminal;
+use crate::ttyd;
 
 /// How long a port of this container may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,8 +30,10 @@ pub struct Streams {
     pub socket: PathBuf,
     /// The kernel's id.
     pub kernel_id: String,
-    /// Owns what is being opened.
+    /// Owns what is being opened, and what is served here.
     pub tasks: TaskTracker,
+    /// The kernel's terminal.
+    pub terminal: Rc<Terminal>,
 }
 
 impl Streams {
@@ -49,14 +53,30 @@ impl Streams {
 
     async fn reach(&self, target: StreamTarget) -> Result<OwnedFd, StreamError> {
         match target {
+            StreamTarget::Port(TTYD_PORT) => {
+                let terminal = Rc::clone(&self.terminal);
+                self.serve(|stream| ttyd::serve(stream, terminal))
+            }
             StreamTarget::Port(port) => connect(port).await,
-            StreamTarget::Terminal { .. } => {
-                Err(StreamError::Failed("this kernel has no terminal".to_owned()))
+            StreamTarget::Terminal { from } => {
+                let terminal = Rc::clone(&self.terminal);
+                self.serve(async move |stream| terminal.attach(stream, from).await)
             }
             StreamTarget::Files => {
                 Err(StreamError::Failed("this kernel has no access to files".to_owned()))
             }
         }
+    }
+
+    /// The far end of a socket pair, whose near end is served here.
+    fn serve<F>(&self, serve: impl FnOnce(UnixStream) -> F) -> Result<OwnedFd, StreamError>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let failed = |error: io::Error| StreamError::Failed(error.to_string());
+        let (near, far) = UnixStream::pair().map_err(failed)?;
+        self.tasks.spawn_local(serve(near));
+        far.into_std().map(OwnedFd::from).map_err(failed)
     }
 
     async fn deliver(

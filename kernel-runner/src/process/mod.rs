@@ -1,13 +1,16 @@
-//! Processes: starting them as the user, reaping them, and taking their output.
+//! Processes: starting them as the user, reaping them, and taking their output; on
+//! terminals too.
 
 mod capture;
 mod console;
+mod pty;
 mod reaper;
 mod spawn;
 mod task_log;
 
 pub use capture::{CHUNK, Capture};
 pub use console::Console;
+pub use pty::{Pty, Size};
 pub use reaper::{Exit, Reaper};
 pub use spawn::{Program, Spawner, Started, as_user};
 pub use task_log::TaskLog;

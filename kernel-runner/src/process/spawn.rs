@@ -40,6 +40,14 @@ pub struct Started {
     pub stderr: Capture,
 }
 
+/// A program that was started on a terminal, which has its input and output.
+pub struct StartedOnTerminal {
+    /// Its id, and that of its session and process group.
+    pub pid: Pid,
+    /// Resolves when it ended.
+    pub exit: oneshot::Receiver<Exit>,
+}
+
 /// Starts programs.
 pub struct Spawner {
     reaper: Rc<Reaper>,
@@ -88,10 +96,33 @@ impl Spawner {
     pub fn start(&self, program: &Program<'_>) -> io::Result<Started> {
         let (stdout, child_stdout) = self.pipe(Stream::Stdout)?;
         let (stderr, child_stderr) = self.pipe(Stream::Stderr)?;
+        let mut command = self.command(program);
+        command.stdin(Stdio::null()).stdout(child_stdout).stderr(child_stderr);
+        detach(&mut command, &program.inherit, false);
+        let (pid, exit) = self.spawn(command)?;
+        Ok(Started { pid, exit, stdout, stderr })
+    }
+
+    /// Starts a program in a session of its own, whose terminal is `terminal`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on_terminal(
+        &self,
+        program: &Program<'_>,
+        terminal: OwnedFd,
+    ) -> io::Result<StartedOnTerminal> {
+        let mut command = self.command(program);
+        command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
+        detach(&mut command, &program.inherit, true);
+        let (pid, exit) = self.spawn(command)?;
+        Ok(StartedOnTerminal { pid, exit })
+    }
+
+    fn command(&self, program: &Program<'_>) -> Command {
         let mut command = Command::new(program.path);
         command.args(&program.args).env_clear().envs(self.environ.iter());
         command.envs(program.variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(child_stdout).stderr(child_stderr);
         if self.work.is_dir() {
             command.current_dir(&self.work);
         } else {
@@ -101,11 +132,13 @@ impl Spawner {
             // As root this also drops all supplementary groups.
             command.uid(uid).gid(gid);
         }
-        detach(&mut command, &program.inherit);
+        command
+    }
+
+    fn spawn(&self, mut command: Command) -> io::Result<(Pid, oneshot::Receiver<Exit>)> {
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
-        let exit = self.reaper.register(pid);
-        Ok(Started { pid, exit, stdout, stderr })
+        Ok((pid, self.reaper.register(pid)))
     }
 
     /// A pipe whose end for the child belongs to the user, so that the program may open
@@ -120,12 +153,16 @@ impl Spawner {
     }
 }
 
-/// Makes the child the leader of a session, and lets it keep some descriptors.
+/// Makes the child the leader of a session, whose terminal is its standard input if there is
+/// a `terminal`, and lets it keep some descriptors.
 #[expect(unsafe_code, reason = "code between fork and exec")]
-fn detach(command: &mut Command, inherit: &[BorrowedFd<'_>]) {
+fn detach(command: &mut Command, inherit: &[BorrowedFd<'_>], terminal: bool) {
     let numbers: Vec<_> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let in_child = move || {
         rustix::process::setsid()?;
+        if terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
         for number in &numbers {
             // SAFETY: the caller of `start` holds these open until the fork is done.
             let fd = unsafe { BorrowedFd::borrow_raw(*number) };

@@ -9,3 +9,5 @@ mod query;
 mod reconnect;
 mod startup;
 mod support;
+mod terminal;
+mod ttyd;

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use backendai_rpc::runner::{
-    ConsoleItem, FrameCodec, FromRunner, Job, RunRecord, RunnerConfig, SOCKET_NAME, ToRunner,
+    ConsoleItem, FrameCodec, FromRunner, Job, RunRecord, RunnerConfig, SOCKET_NAME, StreamError,
+    StreamTarget, ToRunner, handover,
 };
 use bytes::BytesMut;
 use tempfile::TempDir;
@@ -192,6 +193,29 @@ impl Agent {
         let greeting = self.receive();
         assert!(matches!(greeting, FromRunner::Hello { .. }), "{greeting:?}");
         greeting
+    }
+
+    /// Has a stream opened.
+    pub fn try_open(&mut self, target: StreamTarget) -> Result<UnixStream, StreamError> {
+        self.send(ToRunner::OpenStream { id: 5, target });
+        let (stream, _) = self.listener.as_ref().unwrap().accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let first = tokio.block_on(async {
+            handover::receive(&tokio::net::UnixStream::from_std(stream).unwrap()).await.unwrap()
+        });
+        let FromRunner::StreamOpened(opened) = first.message else { panic!("{first:?}") };
+        assert_eq!((opened.id, opened.kernel_id), (5, self.setup.config.kernel_id.clone()));
+        opened.result?;
+        let stream = UnixStream::from(first.socket.unwrap());
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Ok(stream)
+    }
+
+    /// Has a stream opened that can be.
+    pub fn open(&mut self, target: StreamTarget) -> UnixStream {
+        self.try_open(target).unwrap()
     }
 
     /// The agent goes away.
