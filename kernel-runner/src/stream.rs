@@ -60,7 +60,8 @@ impl Streams {
             StreamTarget::Port(port) => connect(port).await,
             StreamTarget::Terminal { from } => {
                 let terminal = Rc::clone(&self.terminal);
-                self.serve(async move |stream| terminal.attach(stream, from).await)
+                let viewer = terminal.view(from)?;
+                self.serve(async move |stream| terminal.attach(stream, viewer).await)
             }
             StreamTarget::Files => {
                 Err(StreamError::Failed("this kernel has no access to files".to_owned()))

@@ -56,7 +56,7 @@ impl Pty {
     pub async fn read(&self, buffer: &mut Vec<u8>) -> bool {
         loop {
             let ready = self.reader.readable().await;
-            match ready.and_then(|()| Ok(self.read_now(buffer))) {
+            match ready.map(|()| self.read_now(buffer)) {
                 Ok(true) if buffer.is_empty() => {}
                 result => return result.unwrap_or(false),
             }

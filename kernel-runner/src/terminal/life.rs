@@ -4,6 +4,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -27,12 +28,12 @@ const SHELLS: [&str; 3] = ["bash", "ash", "sh"];
 /// What every viewer is expected to understand.
 const TERM: &str = "xterm-256color";
 
-/// A terminal with its shell.
+/// A terminal with its shell, and after the shell's end what it printed.
 pub struct Life {
-    pty: Pty,
+    /// `None` after the end.
+    pty: RefCell<Option<Rc<Pty>>>,
     pid: Pid,
     ring: RefCell<Ring>,
-    ended: Cell<bool>,
     viewers: RefCell<BTreeMap<u64, Position>>,
     next_id: Cell<u64>,
     /// There is more output, or none any more.
@@ -73,10 +74,9 @@ impl Life {
         );
         let started = started.map_err(failed)?;
         let life = Self {
-            pty,
+            pty: RefCell::new(Some(Rc::new(pty))),
             pid: started.pid,
             ring: RefCell::new(Ring::new(first)),
-            ended: Cell::new(false),
             viewers: RefCell::default(),
             next_id: Cell::new(0),
             output: Notify::new(),
@@ -87,11 +87,12 @@ impl Life {
 
     /// Keeps what is printed until the shell ends.
     pub async fn run(&self, mut exit: oneshot::Receiver<Exit>) {
+        let Some(pty) = self.pty() else { return };
         let mut chunk = Vec::with_capacity(CHUNK);
         loop {
             let read = async {
                 self.room().await;
-                self.pty.read(&mut chunk).await
+                pty.read(&mut chunk).await
             };
             let open = tokio::select! {
                 biased;
@@ -107,10 +108,10 @@ impl Life {
         }
         // What was printed until now: programs in the background may go on for ever.
         for _ in 0..LAST_CHUNKS {
-            self.pty.read_now(&mut chunk);
+            pty.read_now(&mut chunk);
             self.keep(&mut chunk);
         }
-        self.ended.set(true);
+        self.pty.replace(None);
         self.output.notify_waiters();
     }
 
@@ -145,13 +146,21 @@ impl Life {
 
     /// Types.
     pub async fn input(&self, bytes: &[u8]) {
-        // A terminal that is gone ends its viewers, and nothing else is to be done.
-        let _ = self.pty.write(bytes).await;
+        if let Some(pty) = self.pty() {
+            // A terminal that is gone ends its viewers, and nothing else is to be done.
+            let _ = pty.write(bytes).await;
+        }
     }
 
     /// Changes the size.
     pub fn resize(&self, size: Size) {
-        self.pty.resize(size);
+        if let Some(pty) = self.pty() {
+            pty.resize(size);
+        }
+    }
+
+    fn pty(&self) -> Option<Rc<Pty>> {
+        self.pty.borrow().clone()
     }
 
     /// Ends the shell and what it runs, as if the line to the terminal was cut: shells ignore
@@ -162,7 +171,7 @@ impl Life {
 
     /// True after the last output.
     pub fn has_ended(&self) -> bool {
-        self.ended.get()
+        self.pty.borrow().is_none()
     }
 
     /// What was printed.

@@ -17,8 +17,8 @@ mod viewer;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use backendai_rpc::runner::FrameError;
 use backendai_rpc::runner::terminal::{TerminalCodec, TerminalInput};
+use backendai_rpc::runner::{FrameError, StreamError};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -36,11 +36,9 @@ const DEFAULT_SIZE: Size = Size { rows: 24, cols: 80 };
 pub struct Terminal {
     spawner: Rc<Spawner>,
     tasks: TaskTracker,
+    /// The life that is, or the last one.
     life: RefCell<Option<Rc<Life>>>,
     size: Cell<Size>,
-    /// Number of the first byte of the next life: numbers are never used again, so one that
-    /// a viewer has kept cannot mean another byte.
-    next: Cell<u64>,
 }
 
 impl Terminal {
@@ -51,30 +49,42 @@ impl Terminal {
             tasks: TaskTracker::new(),
             life: RefCell::default(),
             size: Cell::new(DEFAULT_SIZE),
-            next: Cell::new(0),
         }
     }
 
-    /// Looks at the terminal from the byte with the number `from` on, without one from the
-    /// oldest that is kept. Starts a shell if none runs, with the size said last.
+    /// Looks at the terminal: at all that is kept, or to go on at the byte with the number
+    /// `from`. Without `from` a shell is started if none runs, with the size said last.
     ///
     /// # Errors
-    /// A message for the user, if no shell can be started.
-    pub fn view(self: &Rc<Self>, from: Option<u64>) -> Result<Viewer, String> {
-        if let Some(life) = &*self.life.borrow() {
-            return Ok(Viewer::new(Rc::clone(life), from));
+    /// [`StreamError::Ended`] if what printed the byte before `from` prints nothing more;
+    /// [`StreamError::Failed`] if no shell can be started.
+    pub fn view(&self, from: Option<u64>) -> Result<Viewer, StreamError> {
+        let last = self.life.borrow().clone();
+        let Some(from) = from else {
+            let life = match last {
+                Some(life) if !life.has_ended() => life,
+                last => self.start(last.as_deref()).map_err(StreamError::Failed)?,
+            };
+            return Ok(Viewer::new(life, None));
+        };
+        let life = last.ok_or(StreamError::Ended)?;
+        let (first, end) = (life.ring().first(), life.ring().end());
+        if from < first || (from >= end && life.has_ended()) {
+            return Err(StreamError::Ended);
         }
-        let (life, exit) = Life::start(&self.spawner, self.next.get(), self.size.get())?;
+        Ok(Viewer::new(life, Some(from)))
+    }
+
+    /// Numbers are never used again, and one is left out between two lives: so one that a
+    /// viewer has kept cannot mean a byte of another life.
+    fn start(&self, last: Option<&Life>) -> Result<Rc<Life>, String> {
+        let first = last.map_or(0, |life| life.ring().end() + 1);
+        let (life, exit) = Life::start(&self.spawner, first, self.size.get())?;
         let life = Rc::new(life);
         self.life.replace(Some(Rc::clone(&life)));
-        let terminal = Rc::clone(self);
-        let viewer = Viewer::new(Rc::clone(&life), from);
-        self.tasks.spawn_local(async move {
-            life.run(exit).await;
-            terminal.life.replace(None);
-            terminal.next.set(life.ring().end());
-        });
-        Ok(viewer)
+        let running = Rc::clone(&life);
+        self.tasks.spawn_local(async move { running.run(exit).await });
+        Ok(life)
     }
 
     /// Changes the size, of a terminal that is yet to start too.
@@ -93,26 +103,14 @@ impl Terminal {
     }
 
     /// Serves one stream in the language of [`backendai_rpc::runner::terminal`] to its end:
-    /// that of the shell, of the peer, or of its patience. Where there is no shell, the
-    /// output is the reason.
-    pub async fn attach(self: &Rc<Self>, stream: UnixStream, from: Option<u64>) {
+    /// that of the shell, of the peer, or of what is kept for a slow one.
+    pub async fn attach(&self, stream: UnixStream, viewer: Viewer) {
         // Its end says everything that the peer can do something about.
-        let _ = self.serve(stream, from).await;
+        let _ = self.serve(stream, viewer).await;
     }
 
-    async fn serve(
-        self: &Rc<Self>,
-        mut stream: UnixStream,
-        from: Option<u64>,
-    ) -> Result<(), FrameError> {
+    async fn serve(&self, mut stream: UnixStream, viewer: Viewer) -> Result<(), FrameError> {
         let (mut reader, mut writer) = stream.split();
-        let viewer = match self.view(from) {
-            Ok(viewer) => viewer,
-            Err(message) => {
-                writer.write_u64(self.next.get()).await?;
-                return Ok(writer.write_all(format!("{message}\r\n").as_bytes()).await?);
-            }
-        };
         let output = async {
             writer.write_u64(viewer.position()).await?;
             while let Output::Piece(piece) = viewer.output().await {

@@ -22,6 +22,11 @@ impl Ring {
         Self { bytes: VecDeque::new(), first, end: first }
     }
 
+    /// Number of the first byte there ever was.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Number of the oldest byte that is kept.
     pub fn start(&self) -> u64 {
         self.end - self.bytes.len() as u64

@@ -71,8 +71,8 @@ where
     terminal.resize(size);
     let viewer = match terminal.view(None) {
         Ok(viewer) => viewer,
-        Err(message) => {
-            socket.send(message_of(OUTPUT, format!("{message}\r\n").as_bytes())).await?;
+        Err(error) => {
+            socket.send(message_of(OUTPUT, format!("{error}\r\n").as_bytes())).await?;
             return Ok(close(CloseCode::Normal, "no terminal"));
         }
     };

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use backendai_rpc::runner::{CONFIG_PATH, IPC_DIR, RUNNER_PATH, RunRecord, ToRunner, WORK_DIR};
 
 use crate::support::{Agent, Image, Outcome, Setup, wait_until};
+use crate::terminal::Viewer;
 
 /// All that the runner needs: it starts programs as the user, signals them, and gives them
 /// their pipes. See the crate's README.
@@ -57,7 +58,9 @@ fn busybox() -> Image {
         let bin = root.join("bin");
         std::fs::create_dir(&bin).unwrap();
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in ["sh", "ls", "cat", "id", "sleep", "grep", "echo", "kill", "tr", "setsid"] {
+        for applet in
+            ["sh", "ls", "cat", "id", "sleep", "grep", "echo", "kill", "tr", "setsid", "tty"]
+        {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
     })
@@ -153,6 +156,18 @@ fn a_signal_of_the_engine_ends_the_container() {
     let docker = rustix::process::Pid::from_child(&agent.runner);
     rustix::process::kill_process(docker, rustix::process::Signal::TERM).unwrap();
     assert_eq!(agent.runner.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_terminal_belongs_to_the_user() {
+    let mut agent = kernel("app", busybox(), &[]).start();
+    let mut viewer = Viewer::new(&mut agent, None);
+    viewer.type_in("id -u; echo $SHELL; echo by-na''me > $(tty); cat /dev/tty\n");
+    viewer.until(&format!("{UID}\r\n/bin/sh\r\nby-name\r\n"));
+    viewer.type_in("typed\n");
+    viewer.until("typed\r\ntyped\r\n");
+    drop(viewer);
+    stop(agent);
 }
 
 #[test]

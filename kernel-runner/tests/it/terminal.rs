@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use backendai_rpc::runner::StreamTarget;
 use backendai_rpc::runner::terminal::{TerminalCodec, TerminalInput};
+use backendai_rpc::runner::{StreamError, StreamTarget};
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 
@@ -54,12 +54,14 @@ impl Viewer {
     }
 
     pub fn until(&mut self, text: &str) {
-        while !self.text().contains(text) {
+        let mut searched = 0;
+        while !String::from_utf8_lossy(&self.seen[searched..]).contains(text) {
+            searched = self.seen.len().saturating_sub(text.len());
             assert!(self.read(), "no {text:?} in {:?}", self.text());
         }
     }
 
-    fn to_end(&mut self) {
+    fn read_all(&mut self) {
         while self.read() {}
     }
 
@@ -82,7 +84,7 @@ fn a_shell_runs_in_a_terminal_of_the_last_size() {
     viewer.type_in("stty size\n");
     viewer.until("50 132\r\n");
     // Control characters reach the program in the foreground.
-    viewer.type_in("echo begun-$((1 + 1)); sleep 1000\n");
+    viewer.type_in("sh -c 'echo begun-$((1 + 1)); exec sleep 1000'\n");
     viewer.until("begun-2");
     viewer.type_in("\x03");
     viewer.type_in("echo status $?\n");
@@ -122,16 +124,26 @@ fn a_shell_that_ends_ends_its_streams_and_the_next_look_starts_another() {
     let mut agent = Setup::new("app").start();
     let mut one = Viewer::new(&mut agent, None);
     let mut two = Viewer::new(&mut agent, None);
-    two.type_in("x=kept; echo fi''rst; (sleep 1000 &); exit\n");
-    one.to_end();
-    two.to_end();
+    two.type_in("x=kept; echo fi''rst; (sleep 1 &); exit\n");
+    one.read_all();
+    two.read_all();
     assert!(one.text().contains("first\r\n"), "{}", one.text());
     assert_eq!(one.text(), two.text());
-    let mut next = Viewer::new(&mut agent, Some(one.position()));
-    assert_eq!(next.first, one.position());
+    // Whoever broke off before gets the rest, and nobody gets more.
+    let mut late = Viewer::new(&mut agent, Some(4));
+    late.read_all();
+    assert_eq!(late.text(), one.text()[4..]);
+    let end = StreamTarget::Terminal { from: Some(one.position()) };
+    assert_eq!(agent.try_open(end.clone()).err(), Some(StreamError::Ended));
+
+    let mut next = Viewer::new(&mut agent, None);
+    assert!(next.first > one.position());
     next.type_in("echo [$x]\n");
     next.until("[]\r\n");
     assert!(!next.text().contains("first"));
+    assert_eq!(agent.try_open(end).err(), Some(StreamError::Ended));
+    let again = Viewer::new(&mut agent, Some(next.first));
+    assert_eq!(again.first, next.first);
 }
 
 #[test]
@@ -143,7 +155,7 @@ fn a_viewer_that_does_not_read_holds_up_nobody() {
     keen.until("done\r\n");
     assert!(keen.text().contains(&"#".repeat(3_000_000)));
     // What it missed cannot be told in its stream, which ends instead.
-    lazy.to_end();
+    lazy.read_all();
     assert!(lazy.seen.len() < 3_000_000);
     assert!(keen.text().starts_with(&lazy.text()));
     let again = Viewer::new(&mut agent, Some(lazy.position()));
@@ -166,14 +178,14 @@ fn a_viewer_that_sends_garbage_is_cut_off() {
     let mut agent = Setup::new("app").start();
     let mut viewer = Viewer::new(&mut agent, None);
     viewer.stream.write_all(&[9, 0, 0, 0, 1, 0]).unwrap();
-    viewer.to_end();
+    viewer.read_all();
     let mut viewer = Viewer::new(&mut agent, None);
     viewer.stream.write_all(&[0, 0xff, 0xff, 0xff, 0xff]).unwrap();
-    viewer.to_end();
+    viewer.read_all();
     // One that only looks and says goodbye is no harm either.
     let mut viewer = Viewer::new(&mut agent, None);
     viewer.stream.shutdown(Shutdown::Write).unwrap();
-    viewer.to_end();
+    viewer.read_all();
     let mut viewer = Viewer::new(&mut agent, None);
     viewer.type_in("echo al''ive\n");
     viewer.until("alive");
@@ -184,9 +196,8 @@ fn an_image_without_a_shell_says_so() {
     let mut setup = Setup::new("app");
     setup.config.environ.insert("PATH".into(), "/nowhere".into());
     let mut agent = setup.start();
-    let mut viewer = Viewer::new(&mut agent, None);
-    viewer.to_end();
-    assert_eq!(viewer.text(), "this image has no shell\r\n");
+    let refused = agent.try_open(StreamTarget::Terminal { from: None }).unwrap_err();
+    assert_eq!(refused.to_string(), "this image has no shell");
 }
 
 #[test]
@@ -197,5 +208,5 @@ fn a_container_with_an_open_terminal_ends_at_once() {
     viewer.until("ready");
     // A grace longer than any test.
     assert_eq!(agent.shutdown(3_600_000), 0);
-    viewer.to_end();
+    viewer.read_all();
 }
