@@ -39,8 +39,11 @@ impl Layout {
         };
         let exe = std::env::current_exe().context("the path of this program")?;
         let dir = exe.parent().unwrap_or(Path::new("/"));
-        // Test binaries lie in `deps`, one below the programs.
-        let bin = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir }.to_owned();
+        let bin = if dir.ends_with("deps") {
+            programs_beside(dir.parent().unwrap_or(dir))
+        } else {
+            dir.to_owned()
+        };
         Ok(Self { root, state, cache: cache_dir()?, bin })
     }
 
@@ -61,6 +64,15 @@ impl Layout {
     /// A sample configuration file of the repository.
     pub fn sample(&self, name: &str) -> PathBuf {
         self.root.join("sample-configs").join(name)
+    }
+}
+
+/// Test binaries lie in `deps`, one below the programs, unless cargo was told to build in
+/// another folder than it leaves its programs in.
+fn programs_beside(profile_dir: &Path) -> PathBuf {
+    match (std::env::var_os("CARGO_TARGET_DIR"), profile_dir.file_name()) {
+        (Some(target), Some(profile)) => Path::new(&target).join(profile),
+        _ => profile_dir.to_owned(),
     }
 }
 
