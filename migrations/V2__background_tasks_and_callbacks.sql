@@ -7,8 +7,8 @@ CREATE TABLE background_tasks (
     user_uuid        uuid             NOT NULL REFERENCES users (uuid) ON DELETE CASCADE,
     status           text             NOT NULL DEFAULT 'started'
         CHECK (status IN ('started', 'done', 'cancelled', 'failed')),
-    current_progress double precision NOT NULL DEFAULT 0,
-    total_progress   double precision NOT NULL DEFAULT 0,
+    current_progress bigint           NOT NULL DEFAULT 0,
+    total_progress   bigint           NOT NULL DEFAULT 0,
     message          text             NOT NULL DEFAULT '',
     arguments        jsonb            NOT NULL DEFAULT '{}',
     revision         bigint           NOT NULL DEFAULT 0,
@@ -22,6 +22,7 @@ COMMENT ON TABLE background_tasks IS 'Work that goes on after the answer to the 
 COMMENT ON COLUMN background_tasks.name IS 'What is done: rescan_images, commit_session…';
 COMMENT ON COLUMN background_tasks.subject IS 'What it is done to; two tasks of one name and subject never run at once. NULL is no such limit.';
 COMMENT ON COLUMN background_tasks.user_uuid IS 'Who began it and may watch it.';
+COMMENT ON COLUMN background_tasks.current_progress IS 'Of total_progress, in units of the task''s own choice.';
 COMMENT ON COLUMN background_tasks.message IS 'While it runs: what was done last. Ended: what came of it, or why it failed.';
 COMMENT ON COLUMN background_tasks.arguments IS 'What another manager needs to carry it on, for tasks that can be carried on.';
 COMMENT ON COLUMN background_tasks.revision IS 'Grows with every change, so that a watcher sees each state once.';

@@ -226,6 +226,8 @@ pub struct Tunables {
     pub terminating_deadline_s: f64,
     /// Life of the leader's lease: how long the cluster is without loops after a crash.
     pub leader_lease_s: u64,
+    /// How long background tasks of a manager that died seem to go on.
+    pub background_task_lease_s: f64,
 }
 
 impl Default for Tunables {
@@ -237,6 +239,7 @@ impl Default for Tunables {
             preparing_deadline_s: 1800.0,
             terminating_deadline_s: 60.0,
             leader_lease_s: 2,
+            background_task_lease_s: 15.0,
         }
     }
 }

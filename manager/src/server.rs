@@ -19,6 +19,7 @@ use backendai_service::telemetry::chain;
 
 use crate::agent_keys::AgentKeys;
 use crate::agents::AgentPool;
+use crate::app::background_task::BackgroundTasks;
 use crate::app::{App, SharedApp};
 use crate::config::ManagerConfig;
 use crate::events::AgentEvents;
@@ -81,6 +82,7 @@ impl Manager {
             agents: AgentPool::new(connector),
             executions: crate::app::session::execute::Executions::default(),
             feed: Feed::default(),
+            background_tasks: BackgroundTasks::new(lifecycle.clone()),
             etcd: etcd.clone(),
             config,
         });

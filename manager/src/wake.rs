@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use backendai_service::Lifecycle;
 use backendai_service::redis::Redis;
-use backendai_types::SessionId;
+use backendai_types::{BackgroundTaskId, SessionId};
 
 /// A task that can be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,22 @@ impl Task {
     }
 }
 
+/// A thing that can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Topic {
+    Session(SessionId),
+    BackgroundTask(BackgroundTaskId),
+}
+
+impl std::fmt::Display for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Session(id) => write!(f, "session {id}"),
+            Self::BackgroundTask(id) => write!(f, "background_task {id}"),
+        }
+    }
+}
+
 /// Wakes tasks and waiters, here and in other managers. Cheap to clone.
 #[derive(Clone)]
 pub struct Wake {
@@ -50,7 +66,7 @@ pub struct Wake {
 
 struct Inner {
     tasks: HashMap<Task, Arc<Notify>>,
-    sessions: Mutex<HashMap<SessionId, Weak<watch::Sender<u64>>>>,
+    topics: Mutex<HashMap<Topic, Weak<watch::Sender<u64>>>>,
     remote: Option<tokio::sync::mpsc::Sender<String>>,
 }
 
@@ -76,7 +92,7 @@ impl Wake {
 
     fn build(remote: Option<tokio::sync::mpsc::Sender<String>>) -> Self {
         let tasks = Task::ALL.into_iter().map(|task| (task, Arc::default())).collect();
-        Self { inner: Arc::new(Inner { tasks, sessions: Mutex::default(), remote }) }
+        Self { inner: Arc::new(Inner { tasks, topics: Mutex::default(), remote }) }
     }
 
     /// Wakes a task wherever it runs.
@@ -87,8 +103,12 @@ impl Wake {
 
     /// Wakes whoever waits for a session.
     pub fn session(&self, session: SessionId) {
-        self.local_session(session);
-        self.send(format!("session {session}"));
+        self.topic(Topic::Session(session));
+    }
+
+    /// Wakes whoever watches a background task.
+    pub fn background_task(&self, task: BackgroundTaskId) {
+        self.topic(Topic::BackgroundTask(task));
     }
 
     /// Waits until a task is woken. A wake-up that came before the call counts. Cancel-safe.
@@ -98,26 +118,40 @@ impl Wake {
 
     /// Something that changes whenever the session is woken. Take it before reading the
     /// session's state, so that no change is missed.
-    pub fn watch_session(&self, session: SessionId) -> SessionWatch {
-        let mut sessions = self.inner.sessions.lock();
-        sessions.retain(|_, sender| sender.strong_count() > 0);
-        let sender = match sessions.get(&session).and_then(Weak::upgrade) {
+    pub fn watch_session(&self, session: SessionId) -> Watch {
+        self.watch(Topic::Session(session))
+    }
+
+    /// As [`Wake::watch_session`], for a background task.
+    pub fn watch_background_task(&self, task: BackgroundTaskId) -> Watch {
+        self.watch(Topic::BackgroundTask(task))
+    }
+
+    fn watch(&self, topic: Topic) -> Watch {
+        let mut topics = self.inner.topics.lock();
+        topics.retain(|_, sender| sender.strong_count() > 0);
+        let sender = match topics.get(&topic).and_then(Weak::upgrade) {
             Some(sender) => sender,
             None => {
                 let sender = Arc::new(watch::Sender::new(0));
-                sessions.insert(session, Arc::downgrade(&sender));
+                topics.insert(topic, Arc::downgrade(&sender));
                 sender
             }
         };
-        SessionWatch { receiver: sender.subscribe(), _sender: sender }
+        Watch { receiver: sender.subscribe(), _sender: sender }
+    }
+
+    fn topic(&self, topic: Topic) {
+        self.local_topic(topic);
+        self.send(topic.to_string());
     }
 
     fn local_task(&self, task: Task) {
         self.inner.tasks[&task].notify_one();
     }
 
-    fn local_session(&self, session: SessionId) {
-        let sender = self.inner.sessions.lock().get(&session).and_then(Weak::upgrade);
+    fn local_topic(&self, topic: Topic) {
+        let sender = self.inner.topics.lock().get(&topic).and_then(Weak::upgrade);
         if let Some(sender) = sender {
             sender.send_modify(|version| *version += 1);
         }
@@ -140,7 +174,12 @@ impl Wake {
             }
             Some(("session", id)) => {
                 if let Ok(id) = id.parse() {
-                    self.local_session(id);
+                    self.local_topic(Topic::Session(id));
+                }
+            }
+            Some(("background_task", id)) => {
+                if let Ok(id) = id.parse() {
+                    self.local_topic(Topic::BackgroundTask(id));
                 }
             }
             _ => tracing::debug!(message, "unknown wake-up"),
@@ -148,13 +187,13 @@ impl Wake {
     }
 }
 
-/// Sees changes of one session.
-pub struct SessionWatch {
+/// Sees changes of one thing.
+pub struct Watch {
     receiver: watch::Receiver<u64>,
     _sender: Arc<watch::Sender<u64>>,
 }
 
-impl SessionWatch {
+impl Watch {
     /// Waits for the next wake-up since the last call (or since the watch was made). Cancel-safe.
     pub async fn changed(&mut self) {
         // The sender lives as long as the watch, so this cannot fail.

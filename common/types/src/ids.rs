@@ -107,6 +107,10 @@ uuid_id!(
     /// A kernel image of one architecture.
     ImageId
 );
+uuid_id!(
+    /// Work that outlives the request that began it.
+    BackgroundTaskId
+);
 text_id!(
     /// A host that runs kernels, `i-<hostname>` unless configured.
     AgentId

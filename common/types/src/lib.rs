@@ -10,7 +10,9 @@ pub mod resource_slot;
 pub mod session;
 pub mod size;
 
-pub use ids::{AccessKey, AgentId, GroupId, ImageId, KernelId, SessionId, UserId};
+pub use ids::{
+    AccessKey, AgentId, BackgroundTaskId, GroupId, ImageId, KernelId, SessionId, UserId,
+};
 pub use image::ImageRef;
 pub use resource_slot::{ResourceLimits, ResourceSlots, SlotName, SlotType};
 pub use session::{

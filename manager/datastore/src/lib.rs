@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod agent_list_view;
 pub mod allocation;
+pub mod background_task;
 pub mod credential_view;
 mod error;
 pub mod fixture;

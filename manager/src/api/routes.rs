@@ -108,6 +108,7 @@ routes! {
     GET "/stream/session/{name}/tcpproxy", User, Read => stream::proxy::proxy;
     GET "/stream/session/{name}/httpproxy", User, Read => stream::proxy::proxy;
 
+    GET "/events/background-task", User, Read => events::background_task::background_task;
     GET "/events/session", User, Read => events::session::session;
 
     GET "/config/resource-slots", Public, Any => resource::slots;

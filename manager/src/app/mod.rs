@@ -4,6 +4,7 @@
 //! [`RequestContext`](crate::context::RequestContext), and return plain data or an [`Error`].
 
 pub mod agent_load;
+pub mod background_task;
 pub mod error;
 pub mod image;
 pub mod login;
@@ -26,6 +27,7 @@ use crate::feed::Feed;
 use crate::shared_config::SharedConfig;
 use crate::wake::{Task, Wake};
 
+use background_task::BackgroundTasks;
 pub use error::{Error, Result};
 
 /// What every rule may use. One per process, behind an [`Arc`].
@@ -48,6 +50,8 @@ pub struct App {
     pub executions: session::execute::Executions,
     /// What happens to sessions, as it happens.
     pub feed: Feed,
+    /// Runs work that outlives its request.
+    pub background_tasks: BackgroundTasks,
 }
 
 impl App {

@@ -12,6 +12,7 @@
 //! ```
 
 mod agent_liveness;
+mod background_tasks;
 mod calls;
 mod deadlines;
 mod reap_sessions;
@@ -27,7 +28,7 @@ use backendai_service::Lifecycle;
 use backendai_service::etcd::EtcdError;
 use backendai_service::telemetry::chain;
 
-use crate::app::SharedApp;
+use crate::app::{SharedApp, background_task};
 use crate::events::AgentEvents;
 use crate::feed;
 use crate::leader::Leadership;
@@ -104,6 +105,15 @@ pub fn start(
     spawn(
         "agent_liveness",
         Box::new(move || Box::new(agent_liveness::AgentLiveness::new(&a, e.clone()))),
+    );
+    let a = app.clone();
+    spawn(
+        "background_tasks",
+        Box::new(move || Box::new(background_tasks::AbandonedTasks::new(a.clone()))),
+    );
+    lifecycle.spawn(
+        "background_task_leases",
+        background_task::keep_leases(app.clone(), lifecycle.clone()),
     );
     lifecycle
         .spawn("leader_epoch", follow_epoch(app.clone(), leadership.clone(), lifecycle.clone()));

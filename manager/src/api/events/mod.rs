@@ -4,6 +4,7 @@
 //! task's pace. It ends when the client leaves, when the manager stops, or when the
 //! task has nothing more to say.
 
+pub mod background_task;
 pub mod session;
 
 use std::convert::Infallible;

@@ -47,6 +47,20 @@ pub fn superadmin<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
     }
 }
 
+/// Open to administrators of domains and superadmins.
+///
+/// # Errors
+/// The caller is none.
+pub fn administrator<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
+    let asker = anyone(ctx)?;
+    match asker.context.role {
+        Role::Superadmin | Role::Admin => Ok(asker),
+        Role::User | Role::Monitor => {
+            Err(app::Error::Forbidden("admin privilege required".into()).into_graphql())
+        }
+    }
+}
+
 /// What of `domain` and `owner`, as asked for, the caller may see. `own` is the caller's own
 /// value of `owner`. A superadmin sees all, an administrator its domain, a user its own.
 ///

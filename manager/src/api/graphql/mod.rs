@@ -12,6 +12,7 @@ mod guard;
 mod identity;
 mod image;
 mod keypair;
+mod mutations;
 mod order;
 mod queries;
 mod scalars;
@@ -19,12 +20,13 @@ mod session;
 mod site;
 
 use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet};
-use async_graphql::{EmptyMutation, EmptySubscription, Name, Positioned, Variables};
+use async_graphql::{EmptySubscription, Name, Positioned, Variables};
 use serde::Serialize;
 use serde_json::Value;
 use warp::reply::Response;
 
 use self::guard::Asker;
+use self::mutations::Mutations;
 use self::order::Shape;
 use self::queries::Queries;
 use super::call::{Call, ok};
@@ -32,7 +34,7 @@ use super::params::rules;
 use super::problem::Problem;
 
 /// The schema.
-pub type Schema = async_graphql::Schema<Queries, EmptyMutation, EmptySubscription>;
+pub type Schema = async_graphql::Schema<Queries, Mutations, EmptySubscription>;
 
 /// Nesting of selections: that of the usual introspection query, and some more.
 const MAX_DEPTH: usize = 20;
@@ -43,7 +45,7 @@ const INTROSPECTION: &str = "api/allow-graphql-schema-introspection";
 
 /// Builds the schema.
 pub fn schema() -> Schema {
-    Schema::build(Queries::default(), EmptyMutation, EmptySubscription)
+    Schema::build(Queries::default(), Mutations::default(), EmptySubscription)
         .limit_depth(MAX_DEPTH)
         .limit_complexity(MAX_COMPLEXITY)
         .disable_suggestions()

@@ -1,6 +1,7 @@
 //! The API from outside: a real listener, PostgreSQL, etcd and Redis; agents are played.
 
 mod auth;
+mod background_task;
 mod events;
 mod execute;
 mod graphql;

@@ -10,6 +10,7 @@ use backendai_datastore::{Datastore, DatastoreConfig};
 use backendai_manager::agents::{AgentAddr, AgentPool, AgentTransport};
 use backendai_manager::api;
 use backendai_manager::api::auth::{date, signature};
+use backendai_manager::app::background_task::BackgroundTasks;
 use backendai_manager::app::{App, SharedApp};
 use backendai_manager::config::ManagerConfig;
 use backendai_manager::feed;
@@ -130,6 +131,7 @@ impl World {
             agents: AgentPool::new(PlayedAgents(options.agents)),
             executions: Default::default(),
             feed: Default::default(),
+            background_tasks: BackgroundTasks::new(lifecycle.clone()),
         });
         lifecycle.spawn_vital("feed", feed::follow(Arc::clone(&app), lifecycle.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

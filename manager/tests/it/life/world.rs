@@ -9,6 +9,7 @@ use backendai_datastore::image::{NewImage, SlotRange};
 use backendai_datastore::session::Session;
 use backendai_datastore::testing::{self, TestDatabase};
 use backendai_manager::agents::AgentPool;
+use backendai_manager::app::background_task::BackgroundTasks;
 use backendai_manager::app::session::execute::Executions;
 use backendai_manager::app::session::{CreateSession, CreatedSession, create, destroy};
 use backendai_manager::app::{App, Result, SharedApp};
@@ -190,6 +191,7 @@ impl TestManager {
             agents: AgentPool::new(fleet.clone()),
             executions: Executions::default(),
             feed: Default::default(),
+            background_tasks: BackgroundTasks::new(lifecycle.clone()),
         });
         let leadership = if leads {
             Leadership::fixed(1)

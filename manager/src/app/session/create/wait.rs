@@ -8,7 +8,7 @@ use backendai_types::{KernelStatus, SessionId, SessionStatus};
 use super::super::{CreateSession, CreatedSession};
 use super::{ON_ITS_WAY, pending};
 use crate::app::{Error, Result, SharedApp};
-use crate::wake::SessionWatch;
+use crate::wake::Watch;
 
 /// How long a lost wake-up may delay an answer.
 const SAFETY_POLL: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ pub(super) async fn until_started(
     app: &SharedApp,
     request: &CreateSession,
     id: SessionId,
-    mut watch: SessionWatch,
+    mut watch: Watch,
 ) -> Result<CreatedSession> {
     if request.enqueue_only {
         return Ok(pending(request, id, "PENDING"));
