@@ -51,6 +51,9 @@ pub trait RunnerListener: Send + Sync {
 pub struct Hello {
     /// Runs that are executing or waiting.
     pub runs: Vec<String>,
+    /// Whether the first of them waits for input that was asked for before this connection:
+    /// true for a password.
+    pub waiting_input: Option<bool>,
     /// Exit code of the startup command, once it has ended.
     pub startup_exit_code: Option<i32>,
 }
@@ -177,10 +180,15 @@ async fn greet(
         runner.refused("the kernel runner did not say hello".into());
         return None;
     };
-    let (protocol, whose, running, queued, startup_exit_code) = match message {
-        FromRunner::Hello { protocol, kernel_id, running, queued, startup_exit_code } => {
-            (protocol, kernel_id, running, queued, startup_exit_code)
-        }
+    let (protocol, whose, running, queued, waiting_input, startup_exit_code) = match message {
+        FromRunner::Hello {
+            protocol,
+            kernel_id,
+            running,
+            queued,
+            waiting_input,
+            startup_exit_code,
+        } => (protocol, kernel_id, running, queued, waiting_input, startup_exit_code),
         FromRunner::StreamOpened(opened) if opened.kernel_id == kernel_id => {
             runner.stream(opened, socket);
             return None;
@@ -204,7 +212,7 @@ async fn greet(
     let mut parts = FramedParts::new::<ToRunner>(stream, FrameCodec::default());
     parts.read_buf = rest;
     let link = Link::from_parts(parts);
-    Some((link, Hello { runs, startup_exit_code }))
+    Some((link, Hello { runs, waiting_input, startup_exit_code }))
 }
 
 #[cfg(test)]

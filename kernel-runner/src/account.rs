@@ -1,52 +1,80 @@
-//! Gives the user's numeric ids a name in the image, by appending to `passwd` and `group`.
+//! Gives the user's numeric ids a name in the image, in `passwd` and `group`.
 //!
 //! The files are read by hand: the lookup functions of libc would load the image's name
 //! service modules, which a static program cannot.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What the user is called where nothing else has that name.
+/// What the user is called, unless somebody else has that name.
 const NAME: &str = "work";
 
-/// Makes sure that `uid` and `gid` have names in the files under `etc`, with `home` as the
-/// home. An id that has a name keeps it.
+/// Makes sure that `uid` and `gid` have names in the files under `etc`. The user is called
+/// [`NAME`], with `home` as the home, even if the image has a name for that id. A group keeps the
+/// name it has, and so does root.
 ///
 /// # Errors
 /// If the image's files cannot be read or written; the container works without the names.
-pub fn ensure(etc: &Path, uid: u32, gid: u32, home: &Path, shell: &str) -> std::io::Result<()> {
+pub fn ensure(etc: &Path, uid: u32, gid: u32, home: &Path, shell: &str) -> io::Result<()> {
     std::fs::create_dir_all(etc)?;
-    append_if_missing(&etc.join("group"), gid, |name| format!("{name}:x:{gid}:"))?;
-    append_if_missing(&etc.join("passwd"), uid, |name| {
-        format!("{name}:x:{uid}:{gid}::{}:{shell}", home.display())
-    })
-}
-
-/// Both files have the name first and the id third.
-fn append_if_missing(
-    path: &Path,
-    id: u32,
-    line: impl FnOnce(&str) -> String,
-) -> std::io::Result<()> {
-    let text = match std::fs::read(path) {
-        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
-    let entries = || text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    if entries().any(|fields| fields.get(2).is_some_and(|field| field.parse() == Ok(id))) {
+    let groups = Entries::read(etc.join("group"))?;
+    if groups.find_id(gid).is_none() {
+        groups.append(&format!("{}:x:{gid}:", groups.free_name(gid)))?;
+    }
+    let users = Entries::read(etc.join("passwd"))?;
+    let found = users.find_id(uid);
+    let is_named = |line: &str| uid == 0 || line.split(':').next() == Some(NAME);
+    if found.is_some_and(is_named) {
         return Ok(());
     }
-    let taken = |name: &str| entries().any(|fields| fields.first() == Some(&name));
-    let mut name = if id == 0 { "root".to_owned() } else { NAME.to_owned() };
-    if taken(&name) {
-        name = format!("{NAME}{id}");
+    let line = format!("{}:x:{uid}:{gid}::{}:{shell}", users.free_name(uid), home.display());
+    match found {
+        Some(found) => users.replace(found, &line),
+        None => users.append(&line),
     }
-    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
-    file.write_all(format!("{newline}{}\n", line(&name)).as_bytes())
+}
+
+/// One of the two files: each line has the name first and the id third.
+struct Entries {
+    path: PathBuf,
+    text: String,
+}
+
+impl Entries {
+    /// A file that does not exist has no lines.
+    fn read(path: PathBuf) -> io::Result<Self> {
+        let text = match std::fs::read(&path) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, text })
+    }
+
+    fn find_id(&self, id: u32) -> Option<&str> {
+        let has_id = |line: &&str| line.split(':').nth(2).is_some_and(|it| it.parse() == Ok(id));
+        self.text.lines().find(has_id)
+    }
+
+    fn free_name(&self, id: u32) -> String {
+        let name = if id == 0 { "root" } else { NAME };
+        let is_taken = self.text.lines().any(|line| line.split(':').next() == Some(name));
+        if is_taken { format!("{NAME}{id}") } else { name.to_owned() }
+    }
+
+    fn append(&self, line: &str) -> io::Result<()> {
+        let newline = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" };
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).create(true).mode(0o644).open(&self.path)?;
+        file.write_all(format!("{newline}{line}\n").as_bytes())
+    }
+
+    fn replace(&self, old: &str, new: &str) -> io::Result<()> {
+        let lines = self.text.lines().map(|line| if line == old { new } else { line });
+        std::fs::write(&self.path, lines.flat_map(|line| [line, "\n"]).collect::<String>())
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +100,9 @@ mod tests {
             run(Some("root:x:0:0::/:/bin/sh"), 1000),
             format!("root:x:0:0::/:/bin/sh\n{line}")
         );
-        assert_eq!(run(Some("me:x:1000:1000::/:/bin/sh\n"), 1000), "me:x:1000:1000::/:/bin/sh\n");
+        let before = "root:x:0:0::/:/bin/sh\nme:x:1000:1000:Me:/home/me:/bin/zsh\nyou:x:7:7::/:";
+        let after = format!("root:x:0:0::/:/bin/sh\n{line}you:x:7:7::/:\n");
+        assert_eq!(run(Some(before), 1000), after, "the image's own user gets our name");
         assert!(
             run(Some("work:x:7:7::/:/bin/sh\n"), 1000)
                 .ends_with("\nwork1000:x:1000:1000::/home/work:/bin/sh\n")

@@ -46,7 +46,11 @@ pub async fn run(
         } else {
             command
         };
-        let variables = if phase == Phase::Exec { vec![BATCH_VARIABLE] } else { vec![] };
+        let mut variables = Vec::new();
+        if phase == Phase::Exec {
+            variables.push(BATCH_VARIABLE);
+            variables.extend(commands.input_variables());
+        }
         commands.run(&command, variables, &sinks, |pid| current.set_group(pid)).await
     };
     let exit_code = step(Phase::Clean, batch.clean).await;

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use backendai_rpc::runner::RunRecord;
 use rustix::process::Pid;
 use tokio_util::task::TaskTracker;
 
 use crate::environ::ProgramError;
+use crate::input::UserInput;
 use crate::log::log;
 use crate::outbox::RunOutput;
 use crate::process::{Capture, Console, Program, Spawner, Started, TaskLog};
@@ -93,6 +95,15 @@ impl Sinks {
         }
     }
 
+    /// Asks the user for a line, after what the program has printed.
+    pub async fn ask(&self, is_password: bool, stdout: &mut Capture, stderr: &mut Capture) {
+        self.drain(stdout).await;
+        self.drain(stderr).await;
+        if let Some(run) = &self.run {
+            run.push(RunRecord::WaitingInput { is_password });
+        }
+    }
+
     /// Passes on the rest of a cut character when a run ends.
     pub fn finish(&self, capture: &mut Capture) {
         let rest = capture.finish();
@@ -115,9 +126,18 @@ pub struct Commands {
     pub tasks: TaskTracker,
     /// For the name of the task log.
     pub kernel_id: String,
+    /// The way to the user.
+    pub input: Rc<UserInput>,
+    /// Tells programs of runs how to ask the user.
+    pub input_variables: Vec<(&'static str, String)>,
 }
 
 impl Commands {
+    /// Variables of a program that may ask the user.
+    pub fn input_variables(&self) -> Vec<(&str, &str)> {
+        self.input_variables.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
     /// Sinks of a command that is no run, or of a batch run.
     pub async fn sinks(&self, run: Option<RunOutput>) -> Sinks {
         let task_log =
@@ -167,6 +187,9 @@ impl Commands {
             tokio::select! {
                 piece = stdout.next(run) => sinks.take(&mut stdout, &piece).await,
                 piece = stderr.next(run) => sinks.take(&mut stderr, &piece).await,
+                is_password = self.input.next(), if run.is_some() => {
+                    sinks.ask(is_password, &mut stdout, &mut stderr).await;
+                }
                 // The sender is dropped only with the whole runner.
                 ended = &mut exit => break ended.map_or(NOT_STARTED, |exit| exit.code()),
             }

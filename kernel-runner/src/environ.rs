@@ -120,6 +120,11 @@ impl Environ {
     }
 }
 
+/// True for a file that somebody may execute.
+pub fn is_executable(path: &Path) -> bool {
+    executable(path) == Some(true)
+}
+
 /// `None` if there is no such file, else whether somebody may execute it.
 fn executable(path: &Path) -> Option<bool> {
     use std::os::unix::fs::PermissionsExt;

@@ -17,6 +17,7 @@
 //!   `query` by code, for Python in a driver process that keeps its state.
 //! - `runtime` is the table of languages.
 //! - `stream` opens sockets into the container and hands them to the agent.
+//! - `input` lets programs that are no Python code of ours ask the user.
 //! - `process` starts programs with the user's ids, reads what they print, and reaps.
 //!
 //! Everything happens on one thread that sleeps while nothing happens.
@@ -29,7 +30,11 @@ mod batch;
 mod command;
 mod connection;
 mod environ;
+mod hook;
+mod input;
+mod library;
 mod log;
+mod memory;
 mod outbox;
 mod process;
 mod query;

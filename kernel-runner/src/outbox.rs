@@ -120,6 +120,14 @@ impl Outbox {
         self.state.borrow().records.iter().any(|message| run_of(message) == run_id)
     }
 
+    /// True if the agent has not yet taken a question of this run.
+    pub fn has_question_of(&self, run_id: &str) -> bool {
+        self.state.borrow().records.iter().any(|message| {
+            let FromRunner::Record { run_id: run, record, .. } = message else { return false };
+            run == run_id && matches!(record, RunRecord::WaitingInput { .. })
+        })
+    }
+
     /// Empties the records of a run. Their numbers remain, so that there are no gaps.
     fn discard(&self, run_id: &str) {
         let state = &mut *self.state.borrow_mut();

@@ -18,12 +18,16 @@ use crate::account;
 use crate::command::Commands;
 use crate::connection::{self, Handler};
 use crate::environ::Environ;
+use crate::hook;
+use crate::input::{self, UserInput};
+use crate::library;
 use crate::log::log;
+use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::process::{Console, Exit, Reaper, Spawner};
 use crate::runs::Runs;
 use crate::runtime::{self, Query};
-use crate::setup::Paths;
+use crate::setup::{self, Paths};
 use crate::shutdown;
 use crate::startup;
 use crate::stream::Streams;
@@ -41,6 +45,7 @@ struct Runner {
     commands: Rc<Commands>,
     runs: Rc<Runs>,
     streams: Rc<Streams>,
+    memory: Rc<Memory>,
     /// Bootstrapping is done.
     ready: Cell<bool>,
     startup: RefCell<Startup>,
@@ -89,6 +94,9 @@ fn prepare_image(config: &RunnerConfig, paths: &Paths, environ: &Environ) {
             log!("make {}: {error}", paths.work.display());
         }
     }
+    if setup::is_init() {
+        hook::run(environ, config.uid, config.gid);
+    }
 }
 
 async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::Result<i32> {
@@ -99,6 +107,13 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
     if let Some(folder) = config.runtime_path.as_ref().and_then(|path| path.rsplit_once('/')) {
         environ.promote(std::path::Path::new(folder.0));
     }
+    if let Err(error) = library::install(&paths.library, &mut environ) {
+        log!("write {}: {error}", paths.library.display());
+    }
+    let input_variables = vec![
+        (input::VARIABLE, paths.input.to_string_lossy().into_owned()),
+        (library::PYTHONPATH, library::batch_path(&paths.library, &environ)),
+    ];
     let spawner =
         Spawner::new(Rc::clone(&reaper), switch.then_some(ids), environ, paths.work.clone());
     let commands = Rc::new(Commands {
@@ -106,11 +121,16 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         console: Rc::new(Console::new()?),
         tasks: TaskTracker::new(),
         kernel_id: config.kernel_id.clone(),
+        input: Rc::default(),
+        input_variables,
     });
+    commands.tasks.spawn_local(UserInput::serve(Rc::clone(&commands.input), paths.input.clone()));
+    let memory = Rc::new(Memory::new(paths.cgroup.clone()));
     let runs = Rc::new(Runs::new(
         runtime::find(&config.runtime_type),
         config.runtime_path.clone(),
         Rc::clone(&commands),
+        Rc::clone(&memory),
         Rc::clone(&outbox),
         Rc::clone(&reaper),
     ));
@@ -127,6 +147,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         commands,
         runs,
         streams,
+        memory,
         ready: Cell::new(false),
         startup: RefCell::new(Startup::Idle),
         startup_ended: Notify::new(),
@@ -186,19 +207,25 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
 impl Runner {
     /// The life of a kernel: bootstrap, then the startup command beside the runs.
     async fn work(&self) {
+        let runtime = runtime::find(&self.config.runtime_type);
+        startup::prepare(runtime, &self.commands).await;
         if let Some(script) = &self.config.bootstrap_script {
             startup::bootstrap(script, &self.commands).await;
         }
         self.ready.set(true);
         self.outbox.send(FromRunner::Ready { apps: Vec::new() });
         let batch_session = self.config.startup_command.is_some();
-        if runtime::find(&self.config.runtime_type).query == Query::Python && !batch_session {
+        if runtime.query == Query::Python && !batch_session {
             self.runs.python.prepare();
         }
         let startup = async {
             if let Some(command) = &self.config.startup_command {
                 let started = |pid| *self.startup.borrow_mut() = Startup::Running(pid);
+                let kills = self.memory.kills();
                 let exit_code = startup::startup(command, &self.commands, started).await;
+                if let Some(complaint) = self.memory.complaint(&kills) {
+                    log!("{complaint}");
+                }
                 *self.startup.borrow_mut() = Startup::Ended(exit_code);
                 self.startup_ended.notify_one();
                 self.outbox.send(FromRunner::StartupFinished { exit_code });
@@ -240,6 +267,7 @@ impl Handler for Runner {
             kernel_id: self.config.kernel_id.clone(),
             running: self.runs.current().map(|current| current.run_id.clone()),
             queued: self.runs.queued(),
+            waiting_input: self.runs.waiting_input(),
             startup_exit_code,
         };
         let ready = self.ready.get().then(|| FromRunner::Ready { apps: Vec::new() });

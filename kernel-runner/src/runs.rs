@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::batch::{self, Batch};
 use crate::command::{Commands, NOT_STARTED};
 use crate::log::log;
+use crate::memory::Memory;
 use crate::outbox::{Outbox, RunOutput};
 use crate::process::Reaper;
 use crate::query::{Driver, Python, run_file};
@@ -76,6 +77,7 @@ pub struct Runs {
     runtime: &'static Runtime,
     runtime_path: Option<String>,
     commands: Rc<Commands>,
+    memory: Rc<Memory>,
     outbox: Rc<Outbox>,
     reaper: Rc<Reaper>,
     queue: RefCell<VecDeque<(String, Job)>>,
@@ -92,6 +94,7 @@ impl Runs {
         runtime: &'static Runtime,
         runtime_path: Option<String>,
         commands: Rc<Commands>,
+        memory: Rc<Memory>,
         outbox: Rc<Outbox>,
         reaper: Rc<Reaper>,
     ) -> Self {
@@ -100,6 +103,7 @@ impl Runs {
             runtime,
             runtime_path,
             commands,
+            memory,
             outbox,
             reaper,
             queue: RefCell::default(),
@@ -143,10 +147,26 @@ impl Runs {
     /// Answers the question of a run.
     pub fn input(&self, run_id: &str, text: String) {
         let current = self.current().filter(|current| current.run_id == run_id);
-        match current.as_ref().map(|current| current.target.borrow()).as_deref() {
-            Some(Target::Driver(driver)) if driver.input(&text) => {}
-            _ => log!("input for a run that does not wait: {run_id}"),
+        let answered = current.is_some_and(|current| match &*current.target.borrow() {
+            Target::Driver(driver) if driver.input(&text) => true,
+            _ => self.commands.input.answer(&text),
+        });
+        if !answered {
+            log!("input for a run that does not wait: {run_id}");
         }
+    }
+
+    /// Whether the run that is carried out waits for input, and if so, for a password. Only
+    /// once the agent has taken the question: before, it hears it as a record.
+    pub fn waiting_input(&self) -> Option<bool> {
+        let current = self.current()?;
+        let asking = match &*current.target.borrow() {
+            Target::Driver(driver) => driver.asking(),
+            _ => None,
+        };
+        asking
+            .or_else(|| self.commands.input.asking())
+            .filter(|_| !self.outbox.has_question_of(&current.run_id))
     }
 
     /// Interrupts what runs, or would in a moment; false if nothing does.
@@ -198,7 +218,13 @@ impl Runs {
                 interrupted: Cell::new(self.interrupt_next.take()),
             });
             self.current.replace(Some(Rc::clone(&current)));
+            self.commands.input.open();
+            let kills = self.memory.kills();
             let exit_code = self.carry_out(job, &current).await;
+            self.commands.input.close();
+            if let Some(complaint) = self.memory.complaint(&kills) {
+                current.output.stderr(format!("kernel-runner: {complaint}\n"));
+            }
             // Both at once: a new connection sees the run as running or its end as a record.
             self.current.replace(None);
             current.output.push(RunRecord::Finished { exit_code });

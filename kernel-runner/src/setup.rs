@@ -17,6 +17,12 @@ pub struct Paths {
     pub work: PathBuf,
     /// Folder of `passwd` and `group`, `$BACKENDAI_RUNNER_ETC`.
     pub etc: PathBuf,
+    /// What is written for the image's Python, `$BACKENDAI_RUNNER_LIBRARY`.
+    pub library: PathBuf,
+    /// Socket for programs that ask the user, `$BACKENDAI_RUNNER_INPUT`.
+    pub input: PathBuf,
+    /// Where the kernel shows the container's limits, `$BACKENDAI_RUNNER_CGROUP`.
+    pub cgroup: PathBuf,
 }
 
 /// Prefix of the variables above; children do not get them.
@@ -34,6 +40,9 @@ impl Paths {
             socket: path("IPC", runner::IPC_DIR).join(runner::SOCKET_NAME),
             work: path("WORK", runner::WORK_DIR),
             etc: path("ETC", "/etc"),
+            library: path("LIBRARY", "/opt/backend.ai/lib"),
+            input: path("INPUT", "/tmp/bai-user-input.sock"),
+            cgroup: path("CGROUP", "/sys/fs/cgroup"),
         }
     }
 

@@ -10,8 +10,22 @@ use rustix::process::Pid;
 
 use crate::batch::BATCH_VARIABLE;
 use crate::command::{Commands, SHELL};
+use crate::environ::is_executable;
 use crate::log::log;
 use crate::process::Program;
+use crate::runtime::Runtime;
+
+/// Runs what images of this runtime may bring for every start. A failure is only logged.
+pub async fn prepare(runtime: &Runtime, commands: &Commands) {
+    let Some(program) = runtime.preparation.filter(|path| is_executable(Path::new(path))) else {
+        return;
+    };
+    let sinks = commands.sinks(None).await;
+    let code = commands.run(program, Vec::new(), &sinks, |_| {}).await;
+    if code != 0 {
+        log!("{program} failed: exit code {code}");
+    }
+}
 
 /// Runs the bootstrap script to its end. A failure is only logged.
 pub async fn bootstrap(script: &str, commands: &Commands) {

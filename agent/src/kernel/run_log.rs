@@ -42,6 +42,8 @@ struct Run {
     pollers: usize,
     bytes: usize,
     controls: usize,
+    /// It waits for input, as its runner said when this process did not know the run.
+    waiting_input: Option<bool>,
 }
 
 /// What one step of a run gives.
@@ -65,10 +67,21 @@ impl RunLog {
         is_new
     }
 
-    /// Notes runs the runner says it has, as after a restart of the agent.
-    pub fn adopt(&mut self, runs: &[String], now: Instant) {
-        for run in runs {
-            self.begin(run, now);
+    /// Notes runs the runner says it has, as after a restart of the agent, and whether the
+    /// first of them waits for input. Of a run that is known, the question is known as well.
+    pub fn adopt(&mut self, runs: &[String], waiting_input: Option<bool>, now: Instant) {
+        for (index, run) in runs.iter().enumerate() {
+            let is_new = self.begin(run, now);
+            if let Some(state) = self.runs.get_mut(&**run).filter(|_| is_new && index == 0) {
+                state.waiting_input = waiting_input;
+            }
+        }
+    }
+
+    /// The input that a run may have waited for is on its way.
+    pub fn answered(&mut self, run: &str) {
+        if let Some(state) = self.runs.get_mut(run) {
+            state.waiting_input = None;
         }
     }
 
@@ -102,7 +115,9 @@ impl RunLog {
     /// True when a step of the run should be answered without waiting longer: it has come
     /// to a stop, or enough output has gathered.
     pub fn is_due(&self, run: &str) -> bool {
-        self.runs.get(run).is_some_and(|run| run.controls > 0 || run.bytes >= OUTPUT_WINDOW / 2)
+        self.runs.get(run).is_some_and(|run| {
+            run.controls > 0 || run.waiting_input.is_some() || run.bytes >= OUTPUT_WINDOW / 2
+        })
     }
 
     /// Hands out a run's output up to its next stop, or up to a reply's size. A run that
@@ -130,6 +145,10 @@ impl RunLog {
                     break;
                 }
             }
+        }
+        if taken.control.is_none() {
+            let waiting = state.waiting_input.take();
+            taken.control = waiting.map(|is_password| RunRecord::WaitingInput { is_password });
         }
         if matches!(taken.control, Some(RunRecord::Finished { .. })) {
             self.forget(run);
@@ -172,7 +191,7 @@ impl RunLog {
 
     fn note(&mut self, run: &str, now: Instant) -> Arc<str> {
         let run: Arc<str> = run.into();
-        let state = Run { last_poll: now, pollers: 0, bytes: 0, controls: 0 };
+        let state = Run { last_poll: now, pollers: 0, bytes: 0, controls: 0, waiting_input: None };
         self.runs.insert(Arc::clone(&run), state);
         self.order.push_back(Arc::clone(&run));
         run
@@ -238,6 +257,24 @@ mod tests {
         let second = log.take("a", now);
         assert_eq!((second.control, second.acknowledge), (Some(FINISHED), Some(7)));
         assert!(!log.knows("a"));
+    }
+
+    #[test]
+    fn a_question_asked_before_is_asked_again_once() {
+        let now = Instant::now();
+        let mut log = RunLog::default();
+        log.begin("known", now);
+        log.adopt(&["known".into()], Some(true), now);
+        assert!(!log.is_due("known"));
+        log.drop_run("known");
+        log.adopt(&["a".into(), "b".into()], Some(true), now);
+        assert!(log.is_due("a") && !log.is_due("b"));
+        let question = Some(RunRecord::WaitingInput { is_password: true });
+        assert_eq!(log.take("a", now).control, question);
+        assert_eq!(log.take("a", now).control, None);
+        log.adopt(&["c".into()], Some(false), now);
+        log.answered("c");
+        assert!(!log.is_due("c"));
     }
 
     #[test]

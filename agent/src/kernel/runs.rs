@@ -154,6 +154,7 @@ impl Runner {
             ExecuteMode::Continue => self.known_run(request.run_id).await?,
             ExecuteMode::Input { text } => {
                 let run_id = self.known_run(request.run_id).await?;
+                self.log.lock().answered(&run_id);
                 self.send(ToRunner::Input { run_id: run_id.clone(), text }).await?;
                 run_id
             }
@@ -359,7 +360,7 @@ impl Runner {
 
 impl RunnerListener for Runner {
     fn hello(&self, hello: Hello) {
-        self.log.lock().adopt(&hello.runs, Instant::now());
+        self.log.lock().adopt(&hello.runs, hello.waiting_input, Instant::now());
         self.wake.notify_waiters();
         self.status.send_modify(|status| {
             status.is_connected = true;
@@ -472,7 +473,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_abandoned_run_is_ended_when_another_waits_behind_it() {
         let (runner, mut outbox) = Runner::new("k".into());
-        runner.hello(Hello { runs: Vec::new(), startup_exit_code: None });
+        runner.hello(Hello { runs: Vec::new(), waiting_input: None, startup_exit_code: None });
         runner.message(FromRunner::Ready { apps: Vec::new() });
         runner.execute(query("left", 0)).await.unwrap();
         runner.execute(query("next", 25_000)).await.unwrap();

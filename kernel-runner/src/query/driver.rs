@@ -39,8 +39,8 @@ struct Shared {
     ended: Cell<Option<Exit>>,
     /// There is a run, begun or not.
     busy: Cell<bool>,
-    /// The code waits for a line.
-    asking: Cell<bool>,
+    /// The code waits for a line; true for a password.
+    asking: Cell<Option<bool>>,
 }
 
 enum Request {
@@ -98,14 +98,19 @@ impl Driver {
         self.shared.busy.set(false);
         self.shared.started.set(false);
         self.shared.interrupted.set(false);
-        self.shared.asking.set(false);
+        self.shared.asking.set(None);
         exit_code
     }
 
     /// Answers a question of the running code; false if it asks nothing.
     pub fn input(&self, text: &str) -> bool {
-        self.shared.asking.take()
+        self.shared.asking.take().is_some()
             && self.requests.send(Request::Input { text: text.to_owned() }).is_ok()
+    }
+
+    /// Whether the running code waits for a line, and if so, for a password.
+    pub fn asking(&self) -> Option<bool> {
+        self.shared.asking.get()
     }
 
     /// Asks for completions; false if there is nobody to answer now.
@@ -196,6 +201,10 @@ impl Server {
                     }
                 },
                 Some(request) = self.requests.recv() => self.request(request).await,
+                // Not the code itself, but a program that it started.
+                is_password = self.helpers.input.next(), if self.active.is_some() => {
+                    self.sinks().ask(is_password, &mut stdout, &mut stderr).await;
+                }
                 ended = &mut exit => break ended.unwrap_or(Exit::Code(NOT_STARTED)),
             }
         };
@@ -263,7 +272,7 @@ impl Server {
                     Some(RunRecord::Console(ConsoleItem::Media { mime, data }))
                 }
                 Shown::Input { is_password } => {
-                    self.shared.asking.set(true);
+                    self.shared.asking.set(Some(is_password));
                     Some(RunRecord::WaitingInput { is_password })
                 }
             };

@@ -31,7 +31,8 @@ pub async fn run_file(
         return NOT_STARTED;
     }
     let command = command.replace("{file}", &quote(&path.to_string_lossy()));
-    let exit_code = commands.run(&command, Vec::new(), &sinks, |pid| current.set_group(pid)).await;
+    let variables = commands.input_variables();
+    let exit_code = commands.run(&command, variables, &sinks, |pid| current.set_group(pid)).await;
     // The user's code may have removed it.
     let _ = as_user(spawner.ids(), || std::fs::remove_file(&path));
     exit_code

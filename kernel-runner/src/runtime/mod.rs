@@ -16,6 +16,8 @@ pub struct Runtime {
     exec: &'static [Rule],
     /// How a piece of code is run.
     pub query: Query,
+    /// A program that images may have for every start of a container.
+    pub preparation: Option<&'static str>,
 }
 
 /// A command, if a file is in the working directory.
@@ -79,7 +81,18 @@ impl Runtime {
 
     /// A command with the program in its place.
     pub fn fill(&self, command: &str, path: Option<&str>) -> String {
-        command.replace("{}", &quote(path.unwrap_or(self.program)))
+        command.replace("{}", &quote(&self.program(path)))
+    }
+
+    /// The program; some images name the folder of its installation.
+    fn program(&self, path: Option<&str>) -> String {
+        let Some(path) = path else { return self.program.to_owned() };
+        if !Path::new(path).is_dir() {
+            return path.to_owned();
+        }
+        let inside = Path::new(path).join("bin").join(self.program);
+        let found = inside.exists().then(|| inside.to_string_lossy().into_owned());
+        found.unwrap_or_else(|| self.program.to_owned())
     }
 }
 

@@ -10,6 +10,7 @@ pub(super) const COMMANDS_ONLY: Runtime = Runtime {
     build: &[],
     exec: &[],
     query: Query::Unsupported,
+    preparation: None,
 };
 
 const fn file(extension: &'static str, command: &'static str) -> Query {
@@ -17,6 +18,15 @@ const fn file(extension: &'static str, command: &'static str) -> Query {
 }
 
 const MAKE_CLEAN: &[Rule] = &[Rule("Makefile", "make clean")];
+/// The first program that cargo made, debug before release.
+const CARGO_OUTPUT: &str = "exec \"$(find target/debug target/release -maxdepth 1 -type f \
+     -perm -100 2> /dev/null | sort | head -n 1)\"";
+/// A file must have the name of its public class. Compilers before version 11 do not run files.
+const JAVA_QUERY: &str = "\
+     class=$(sed -n 's/^.*public  *\\(final  *\\)*class  *\\([A-Za-z0-9_]*\\).*$/\\2/p' {file} | head -n 1); \
+     folder=$(mktemp -d) && trap 'rm -rf \"$folder\"' EXIT && \
+     cp {file} \"$folder/${class:=Main}.java\" && \
+     javac -d \"$folder\" \"$folder/$class.java\" && {} -cp \"$folder:.\" \"$class\"";
 const EXECUTABLE: &[Rule] = &[Rule("main", "./main"), Rule("a.out", "./a.out")];
 
 /// All runtimes.
@@ -33,9 +43,13 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         names: &["c"],
         program: "cc",
         clean: MAKE_CLEAN,
-        build: &[Rule("main.c", "{} -Wall -o main $(find . -name '*.c') -lrt -lm -lpthread -ldl")],
+        build: &[Rule(
+            "main.c",
+            "set -f; IFS='\n'; {} -Wall -o main $(find . -name '*.c') -lrt -lm -lpthread -ldl",
+        )],
         exec: EXECUTABLE,
         query: file("c", "{} {file} -Wall -o ./main -lrt -lm -lpthread -ldl && ./main"),
+        ..COMMANDS_ONLY
     },
     Runtime {
         names: &["cpp"],
@@ -43,10 +57,11 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         clean: MAKE_CLEAN,
         build: &[Rule(
             "main.cpp",
-            "{} -Wall -o main $(find . -name '*.cpp') -lrt -lm -lpthread -ldl",
+            "set -f; IFS='\n'; {} -Wall -o main $(find . -name '*.cpp') -lrt -lm -lpthread -ldl",
         )],
         exec: EXECUTABLE,
         query: file("cpp", "{} {file} -Wall -o ./main -lrt -lm -lpthread -ldl && ./main"),
+        ..COMMANDS_ONLY
     },
     Runtime {
         names: &["golang"],
@@ -60,7 +75,11 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         names: &["rust"],
         program: "rustc",
         build: &[Rule("Cargo.toml", "cargo build"), Rule("main.rs", "{} -o main main.rs")],
-        exec: &[Rule("main", "./main"), Rule("Cargo.toml", "cargo run --quiet")],
+        exec: &[
+            Rule("target/debug", CARGO_OUTPUT),
+            Rule("target/release", CARGO_OUTPUT),
+            Rule("main", "./main"),
+        ],
         query: file("rs", "{} -o ./main {file} && ./main"),
         ..COMMANDS_ONLY
     },
@@ -69,7 +88,7 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         program: "java",
         build: &[Rule(".", "javac -d . $(find . -name '*.java')")],
         exec: &[Rule("main/Main.class", "{} main.Main"), Rule("Main.class", "{} Main")],
-        query: file("java", "{} {file}"),
+        query: file("java", JAVA_QUERY),
         ..COMMANDS_ONLY
     },
     Runtime {
@@ -85,6 +104,8 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         program: "julia",
         exec: &[Rule("main.jl", "{} main.jl")],
         query: file("jl", "{} {file}"),
+        // Moves compiled packages to the home.
+        preparation: Some("/usr/local/bin/movecompiled.sh"),
         ..COMMANDS_ONLY
     },
     Runtime {
@@ -105,7 +126,7 @@ pub(super) const RUNTIMES: &[Runtime] = &[
         names: &["php"],
         program: "php",
         exec: &[Rule("main.php", "{} main.php")],
-        query: Query::File { extension: "php", preamble: "<?php\n", command: "{} {file}" },
+        query: Query::File { extension: "php", preamble: "<?php ", command: "{} {file}" },
         ..COMMANDS_ONLY
     },
     Runtime {

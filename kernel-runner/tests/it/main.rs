@@ -4,7 +4,10 @@
 
 mod batch;
 mod container;
+mod input;
 mod ipython;
+mod library;
+mod memory;
 mod query;
 mod reconnect;
 mod startup;

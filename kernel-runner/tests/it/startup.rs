@@ -33,6 +33,20 @@ fn the_bootstrap_script_ends_before_the_first_run() {
 }
 
 #[test]
+fn what_the_bootstrap_script_prints_is_in_the_task_log() {
+    let mut setup = Setup::new("app");
+    std::fs::create_dir(setup.work().join(".logs")).unwrap();
+    setup.config.bootstrap_script = Some("echo prepared; echo aside >&2".into());
+    let mut agent = setup.start();
+    agent.run_batch("", "echo cleaned", "echo run");
+    let log = agent.work().join(".logs/task/0f/1e/2d3c4b5a69788796a5b4c3d2e1f0.log");
+    let text = std::fs::read_to_string(log).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines[..2].sort_unstable();
+    assert_eq!(lines, ["aside", "prepared", "cleaned", "run"]);
+}
+
+#[test]
 fn the_startup_command_runs_once_with_or_without_an_agent() {
     let mut setup = Setup::new("app");
     setup.config.startup_command =

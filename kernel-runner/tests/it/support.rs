@@ -50,7 +50,7 @@ impl Setup {
             startup_command: None,
         };
         let folder = tempfile::tempdir().unwrap();
-        for name in ["work", "ipc", "etc"] {
+        for name in ["work", "ipc", "etc", "cgroup"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         Self { config, folder, container: None, image: None }
@@ -108,7 +108,10 @@ impl Setup {
                 .env("BACKENDAI_RUNNER_CONFIG", path("runner.json"))
                 .env("BACKENDAI_RUNNER_IPC", path("ipc"))
                 .env("BACKENDAI_RUNNER_WORK", path("work"))
-                .env("BACKENDAI_RUNNER_ETC", path("etc"));
+                .env("BACKENDAI_RUNNER_ETC", path("etc"))
+                .env("BACKENDAI_RUNNER_LIBRARY", path("library"))
+                .env("BACKENDAI_RUNNER_INPUT", path("input.sock"))
+                .env("BACKENDAI_RUNNER_CGROUP", path("cgroup"));
             command
         });
         command.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));

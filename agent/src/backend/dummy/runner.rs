@@ -136,6 +136,7 @@ impl Runner {
             kernel_id: self.config.kernel_id.clone(),
             running: self.open.as_ref().map(|(run, _)| run.clone()),
             queued: self.queue.iter().map(|(run, _)| run.clone()).collect(),
+            waiting_input: self.asking().filter(|run| !self.has_question_of(run)).map(|_| false),
             startup_exit_code: self.startup_exit,
         };
         send(link, hello).await?;
@@ -149,6 +150,18 @@ impl Runner {
             send(link, FromRunner::StartupFinished { exit_code }).await?;
         }
         self.answer(link).await
+    }
+
+    /// The run that waits for input.
+    fn asking(&self) -> Option<&str> {
+        let (run_id, job) = self.open.as_ref()?;
+        matches!(job, Job::Query { code } if code == "input").then_some(run_id)
+    }
+
+    fn has_question_of(&self, run: &str) -> bool {
+        let is_question = |record: &RunRecord| matches!(record, RunRecord::WaitingInput { .. });
+        self.unacknowledged.iter().any(|(_, of, record)| of == run && is_question(record))
+            || self.waiting.iter().any(|(of, record)| of == run && is_question(record))
     }
 
     fn receive(&mut self, message: ToRunner) {

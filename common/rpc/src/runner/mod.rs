@@ -169,6 +169,10 @@ pub enum FromRunner {
         running: Option<String>,
         /// Runs waiting behind it.
         queued: Vec<String>,
+        /// Whether the running one waits for input and the agent has taken the question: true
+        /// for a password. An agent that restarted since could not know.
+        #[serde(default)]
+        waiting_input: Option<bool>,
         /// Exit code of the startup command, once it has ended.
         startup_exit_code: Option<i32>,
     },
