@@ -51,6 +51,28 @@ async fn runs_stop_for_input_interrupts_and_phases() {
 }
 
 #[tokio::test]
+async fn a_question_outlives_the_agent() {
+    let (world, _) = world();
+    let agent = world.start().await;
+    let spec = kernel(IMAGE);
+    let id = spec.kernel_id;
+    agent.create(spec).await;
+    world.manager.started(id).await;
+    let reply = agent.query(id, "input").await;
+    assert_eq!(reply.status, RunStatus::WaitingInput);
+    // The runner has heard that the question was taken, and the reply is lost.
+    agent.client.complete(&complete(id)).await.unwrap();
+    agent.kill().await;
+    let agent = world.start().await;
+    let run = Some(reply.run_id.as_str());
+    let reply = agent.execute(id, run, ExecuteMode::Continue, 10_000).await.unwrap();
+    assert_eq!((reply.status, reply.is_password), (RunStatus::WaitingInput, Some(false)));
+    let input = ExecuteMode::Input { text: "me".into() };
+    let reply = agent.execute(id, run, input, 10_000).await.unwrap();
+    assert_eq!((reply.status, reply.console), (RunStatus::Finished, vec![stdout("me\n")]));
+}
+
+#[tokio::test]
 async fn large_output_comes_in_pieces_and_whole() {
     let (world, _) = world();
     let agent = world.start().await;

@@ -54,7 +54,13 @@ fn scratch() -> Image {
 }
 
 fn busybox() -> Image {
+    busybox_with(|_| {})
+}
+
+/// Busybox and more files.
+fn busybox_with(fill: impl FnOnce(&Path)) -> Image {
     image(|root| {
+        fill(root);
         let bin = root.join("bin");
         std::fs::create_dir(&bin).unwrap();
         std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
@@ -64,6 +70,13 @@ fn busybox() -> Image {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
     })
+}
+
+/// The image's own preparation.
+fn write_hook(root: &Path, text: &str) {
+    let hook = root.join("bootstrap.sh");
+    std::fs::write(&hook, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(hook, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 /// A kernel in a container, as the agent starts it.
@@ -123,6 +136,41 @@ fn an_image_with_a_shell_runs_commands_as_the_user() {
     // The configuration is for everybody to read in this test; the agent decides that.
     assert!(outcome.stdout.starts_with(&expected), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("Permission denied"), "the socket: {}", outcome.stderr);
+    stop(agent);
+}
+
+#[test]
+fn the_images_own_preparation_runs_as_root_before_anything_else() {
+    let image = busybox_with(|root| {
+        let (etc, container) = (root.join("etc"), root.join("opt/container"));
+        std::fs::create_dir(&etc).unwrap();
+        std::fs::create_dir_all(&container).unwrap();
+        let passwd = format!("root:x:0:0::/root:/bin/sh\nnode:x:{UID}:7::/home/node:/bin/sh\n");
+        std::fs::write(etc.join("passwd"), passwd).unwrap();
+        let hook = "echo $(id -u) $LOCAL_USER_ID:$LOCAL_GROUP_ID $(id -u work) > /prepared; exit 3";
+        write_hook(&container, hook);
+    });
+    let mut setup = kernel("app", image, &[]);
+    setup.config.bootstrap_script = Some("cat /prepared > seen".into());
+    let mut agent = setup.start();
+    let outcome = agent.run_batch("", "", "cat seen; grep work /etc/passwd; id");
+    let expected = format!(
+        "0 {UID}:{UID} {UID}\nwork:x:{UID}:{UID}::{WORK_DIR}:/bin/sh\n\
+         uid={UID}(work) gid={UID}(work)\n"
+    );
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    assert!(agent.console().1.contains("bootstrap.sh failed: exit status: 3"));
+    stop(agent);
+}
+
+#[test]
+fn what_is_mounted_in_its_place_does_not_run_as_root() {
+    let folder = tempfile::tempdir().unwrap();
+    write_hook(folder.path(), "touch /prepared");
+    let mount = format!("{}:/opt/container", folder.path().display());
+    let mut agent = kernel("app", busybox(), &[&mount]).start();
+    assert_eq!(agent.run_batch("", "", "ls /opt/container; ls -d /prepared").exit_code(), 1);
+    assert!(agent.console().1.contains("is not the image's"), "{:?}", agent.console());
     stop(agent);
 }
 
@@ -201,6 +249,16 @@ fn python_of_an_image_runs_code_as_the_user() {
     agent.send(ToRunner::Interrupt);
     agent.until_end("r", &mut outcome);
     assert!(outcome.stderr.ends_with("KeyboardInterrupt\n"), "{outcome:?}");
+    // Programs that it starts may ask, and find what the runner brings.
+    let program = "import ai.backend.helpers as h; print(input('again? '), h.__file__)";
+    std::fs::write(agent.work().join("main.py"), program).unwrap();
+    let mut outcome = Outcome::default();
+    agent.batch("r", "", "", "*");
+    while !matches!(agent.until_event("r", &mut outcome), RunRecord::WaitingInput { .. }) {}
+    agent.input("r", "yes");
+    agent.until_end("r", &mut outcome);
+    let library = "/opt/backend.ai/lib/python/ai/backend/helpers/__init__.py";
+    assert_eq!(outcome.stdout, format!("again? yes {library}\n"), "{outcome:?}");
     // The user's code cannot reach the agent, nor the runner's memory.
     let code = "import socket\n\
                 try: socket.socket(socket.AF_UNIX).connect('/opt/backend.ai/ipc/agent.sock')\n\
