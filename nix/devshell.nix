@@ -21,6 +21,7 @@ pkgs.mkShell {
     pkgsStatic.busybox
     python311
     wrk
+    openssh
   ];
   # The kernel runner is linked statically.
   buildInputs = [ pkgs.glibc.static ];

@@ -1,13 +1,14 @@
 //! Commands of the user: by the image's shell, or without one.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use backendai_rpc::runner::RunRecord;
 use rustix::process::Pid;
 use tokio_util::task::TaskTracker;
 
-use crate::environ::ProgramError;
+use crate::environ::{Environ, ProgramError};
 use crate::input::UserInput;
 use crate::log::log;
 use crate::outbox::RunOutput;
@@ -38,17 +39,28 @@ pub fn start(
         let program = Program { path: Path::new(SHELL), args, variables, inherit };
         return spawner.start(&program).map_err(|error| (format!("{SHELL}: {error}"), NOT_STARTED));
     }
+    let (path, args) = split(command, spawner.environ(), spawner.work())?;
+    let program = Program { path: &path, args, variables, inherit };
+    let failed = |error| (format!("{}: {error}", path.display()), NOT_STARTED);
+    spawner.start(&program).map_err(failed)
+}
+
+/// The program and the arguments that a command line names, where no shell takes it.
+///
+/// # Errors
+/// A message for the user and an exit code, as a shell would give.
+pub fn split(
+    command: &str,
+    environ: &Environ,
+    work: &Path,
+) -> Result<(PathBuf, Vec<OsString>), (String, i32)> {
     let words = words::split(command).map_err(|error| (error.to_string(), NOT_STARTED))?;
     let Some((name, args)) = words.split_first() else {
         return Err((ProgramError::NotFound(command.to_owned()).to_string(), NOT_STARTED));
     };
-    let path = spawner
-        .environ()
-        .find_program(name, spawner.work())
-        .map_err(|error| (error.to_string(), error.exit_code()))?;
-    let args = args.iter().map(Into::into).collect();
-    let program = Program { path: &path, args, variables, inherit };
-    spawner.start(&program).map_err(|error| (format!("{name}: {error}"), NOT_STARTED))
+    let path =
+        environ.find_program(name, work).map_err(|error| (error.to_string(), error.exit_code()))?;
+    Ok((path, args.iter().map(Into::into).collect()))
 }
 
 /// Where a command's output goes.

@@ -48,6 +48,11 @@ impl Environ {
         environ
     }
 
+    /// This process's own, in one that the runner started with an [`Environ`].
+    pub fn inherited() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)

@@ -18,6 +18,7 @@
 //! - `runtime` is the table of languages.
 //! - `stream` opens sockets into the container and hands them to the agent.
 //! - `input` lets programs that are no Python code of ours ask the user.
+//! - `ssh` is the ssh server, `sftp` the part of it that moves files.
 //! - `process` starts programs with the user's ids, reads what they print, and reaps.
 //!
 //! Everything happens on one thread that sleeps while nothing happens.
@@ -42,7 +43,9 @@ mod runner;
 mod runs;
 mod runtime;
 mod setup;
+mod sftp;
 mod shutdown;
+mod ssh;
 mod startup;
 mod stream;
 mod terminal;
@@ -52,8 +55,18 @@ mod words;
 
 use crate::log::log;
 
-/// Runs to the end and returns the exit code of the process.
+/// Runs to the end and returns the exit code of the process: of the runner, or of one of
+/// its helpers, which are this same program with an argument.
 pub fn main() -> i32 {
+    let mode = std::env::args().nth(1);
+    match mode.as_deref().filter(|_| !setup::is_init()) {
+        Some(ssh::MODE) => ssh::main(),
+        Some(ssh::SFTP_MODE) => sftp::main(),
+        _ => run(),
+    }
+}
+
+fn run() -> i32 {
     let paths = setup::Paths::find();
     let config = match paths.read_config() {
         Ok(config) => config,

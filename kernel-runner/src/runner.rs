@@ -29,6 +29,7 @@ use crate::runs::Runs;
 use crate::runtime::{self, Query};
 use crate::setup::{self, Paths};
 use crate::shutdown;
+use crate::ssh::Sshd;
 use crate::startup;
 use crate::stream::Streams;
 use crate::terminal::Terminal;
@@ -134,11 +135,21 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         Rc::clone(&outbox),
         Rc::clone(&reaper),
     ));
+    let sshd = Rc::new(Sshd::new(Rc::clone(&commands.spawner), paths.keys.clone())?);
+    if sshd.has_peers() {
+        let sshd = Rc::clone(&sshd);
+        commands.tasks.spawn_local(async move {
+            if let Err(error) = sshd.listen().await {
+                log!("listen for ssh: {error}");
+            }
+        });
+    }
     let streams = Rc::new(Streams {
         socket: paths.socket.clone(),
         kernel_id: config.kernel_id.clone(),
         tasks: commands.tasks.clone(),
         terminal: Rc::new(Terminal::new(Rc::clone(&commands.spawner))),
+        sshd: Rc::clone(&sshd),
     });
     let runner = Runner {
         config,

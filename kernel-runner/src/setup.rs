@@ -15,6 +15,8 @@ pub struct Paths {
     pub socket: PathBuf,
     /// Home and working directory of everything, `$BACKENDAI_RUNNER_WORK`.
     pub work: PathBuf,
+    /// Folder of the ssh keys that the agent left, beside the configuration.
+    pub keys: PathBuf,
     /// Folder of `passwd` and `group`, `$BACKENDAI_RUNNER_ETC`.
     pub etc: PathBuf,
     /// What is written for the image's Python, `$BACKENDAI_RUNNER_LIBRARY`.
@@ -35,8 +37,10 @@ impl Paths {
             let named = (!is_init()).then(|| std::env::var_os(format!("{VARIABLE_PREFIX}{name}")));
             PathBuf::from(named.flatten().unwrap_or_else(|| fixed.into()))
         };
+        let config = path("CONFIG", runner::CONFIG_PATH);
         Self {
-            config: path("CONFIG", runner::CONFIG_PATH),
+            keys: config.with_file_name("ssh"),
+            config,
             socket: path("IPC", runner::IPC_DIR).join(runner::SOCKET_NAME),
             work: path("WORK", runner::WORK_DIR),
             etc: path("ETC", "/etc"),

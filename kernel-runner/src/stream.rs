@@ -11,13 +11,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use backendai_rpc::runner::{
-    FrameError, FromRunner, StreamError, StreamOpened, StreamTarget, TTYD_PORT, handover,
+    FrameError, FromRunner, SSHD_PORT, StreamError, StreamOpened, StreamTarget, TTYD_PORT, handover,
 };
 use rustix::fd::OwnedFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use crate::log::log;
+use crate::ssh::Sshd;
 use crate::terminal::Terminal;
 use crate::ttyd;
 
@@ -34,6 +35,8 @@ pub struct Streams {
     pub tasks: TaskTracker,
     /// The kernel's terminal.
     pub terminal: Rc<Terminal>,
+    /// Begins ssh connections.
+    pub sshd: Rc<Sshd>,
 }
 
 impl Streams {
@@ -56,6 +59,9 @@ impl Streams {
             StreamTarget::Port(TTYD_PORT) => {
                 let terminal = Rc::clone(&self.terminal);
                 self.serve(|stream| ttyd::serve(stream, terminal))
+            }
+            StreamTarget::Port(SSHD_PORT) => {
+                self.sshd.open().map_err(|error| StreamError::Failed(error.to_string()))
             }
             StreamTarget::Port(port) => connect(port).await,
             StreamTarget::Terminal { from } => {

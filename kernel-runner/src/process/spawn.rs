@@ -119,6 +119,24 @@ impl Spawner {
         Ok(StartedOnTerminal { pid, exit })
     }
 
+    /// Starts a program in a session of its own, with these as standard input and output.
+    /// What it complains about goes to the container's log. Returns what resolves when it
+    /// ended.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_connected(
+        &self,
+        program: &Program<'_>,
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+    ) -> io::Result<oneshot::Receiver<Exit>> {
+        let mut command = self.command(program);
+        command.stdin(stdin).stdout(stdout).stderr(Stdio::inherit());
+        detach(&mut command, &program.inherit, false);
+        Ok(self.spawn(command)?.1)
+    }
+
     fn command(&self, program: &Program<'_>) -> Command {
         let mut command = Command::new(program.path);
         command.args(&program.args).env_clear().envs(self.environ.iter());
@@ -154,9 +172,9 @@ impl Spawner {
 }
 
 /// Makes the child the leader of a session, whose terminal is its standard input if there is
-/// a `terminal`, and lets it keep some descriptors.
+/// a `terminal`, and lets it keep some descriptors, which must stay open until it is started.
 #[expect(unsafe_code, reason = "code between fork and exec")]
-fn detach(command: &mut Command, inherit: &[BorrowedFd<'_>], terminal: bool) {
+pub fn detach(command: &mut Command, inherit: &[BorrowedFd<'_>], terminal: bool) {
     let numbers: Vec<_> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let in_child = move || {
         rustix::process::setsid()?;

@@ -10,6 +10,7 @@ mod library;
 mod memory;
 mod query;
 mod reconnect;
+mod ssh;
 mod startup;
 mod support;
 mod terminal;
