@@ -18,6 +18,9 @@ pub(super) enum Kind {
     Error,
     /// The caller no longer waits; the body is empty. Not answered.
     Cancel,
+    /// The server is about to close the connection; the body is empty. The client answers
+    /// with the same, which shows that it has read every answer before.
+    Bye,
 }
 
 /// Says which call a message belongs to, and, in a request, how to carry it out. Fields

@@ -75,8 +75,8 @@ struct Link {
     warned: bool,
     waiting: VecDeque<Waiting>,
     in_flight: HashMap<u64, oneshot::Sender<Answer>>,
-    /// Calls to cancel once everything before them is sent.
-    cancelled: Vec<u64>,
+    /// Cancellations and goodbyes, sent after everything before them.
+    notices: Vec<Header>,
 }
 
 /// Fields in this order: the socket is closed before its context may end.
@@ -146,7 +146,7 @@ impl LinkLoop {
                     warned: false,
                     waiting: VecDeque::new(),
                     in_flight: HashMap::new(),
-                    cancelled: Vec::new(),
+                    notices: Vec::new(),
                 };
                 link.reopen(token, self.keypair.as_ref(), &self.mailroom);
                 self.links.insert(token, link);
@@ -230,7 +230,7 @@ impl Link {
     fn lose(&mut self) {
         self.connected = false;
         self.since = Instant::now();
-        self.cancelled.clear();
+        self.notices.clear();
         for (_, answer) in self.in_flight.drain() {
             finish(answer, Err(CallError::Closed));
         }
@@ -271,7 +271,7 @@ impl Link {
 
     fn cancel(&mut self, id: u64) {
         if self.in_flight.remove(&id).is_some() {
-            self.cancelled.push(id);
+            self.notices.push(Header::plain(id, Kind::Cancel));
         } else {
             // Never sent, so the far side need not know. Or answered a moment ago.
             self.waiting.retain(|call| call.id != id);
@@ -321,10 +321,10 @@ impl Link {
                 Err(_) => finish(answer, Err(CallError::Closed)),
             }
         }
-        for id in self.cancelled.drain(..) {
+        for notice in self.notices.drain(..) {
             any = true;
-            if send(socket, Header::plain(id, Kind::Cancel).encode(), Vec::new()).is_err() {
-                tracing::debug!("a cancellation is lost with its connection");
+            if send(socket, notice.encode(), Vec::new()).is_err() {
+                tracing::debug!(kind = ?notice.kind, "a notice is lost with its connection");
             }
         }
         any
@@ -336,13 +336,15 @@ impl Link {
             return;
         };
         match Header::decode(header) {
+            // After all that came before it.
+            Ok(header) if header.kind == Kind::Bye => self.notices.push(header),
             Ok(header) => {
                 // Absent when the caller waits no longer.
                 let Some(answer) = self.in_flight.remove(&header.id) else { return };
                 let result = match header.kind {
                     Kind::Reply => Ok(body.to_vec()),
                     Kind::Error => Err(decode_error(body)),
-                    Kind::Request | Kind::Cancel => {
+                    Kind::Request | Kind::Cancel | Kind::Bye => {
                         Err(CallError::Malformed("a server sent a request".into()))
                     }
                 };

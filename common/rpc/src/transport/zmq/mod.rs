@@ -13,6 +13,9 @@
 //! [`CallError::Closed`](crate::call::CallError::Closed) at once: the far side knows us
 //! by the connection, so no answer can come any more. They may have been carried out.
 //!
+//! Also lost is what libzmq has received but not handed out when the far end closes. So a
+//! server that shuts down says goodbye and waits for the echo before it closes.
+//!
 //! libzmq tries to connect again after 100 ms, then less and less often, every 2 s in the
 //! end. A call that finds no connection does not wait for that but makes a new attempt.
 //!

@@ -1,8 +1,9 @@
 //! The thread of a server: moves frames between the ROUTER socket and tokio tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -15,8 +16,12 @@ use crate::call::{ErrorKind, RemoteError, Service};
 use crate::transport::header::{Header, Kind, encode_answer};
 use crate::transport::{MAX_BODY, PeerDirectory, reply_too_large};
 
-/// How long replies may take to leave after a shutdown, milliseconds.
-const FLUSH_MS: i32 = 1000;
+/// How long clients may take to read their answers at a shutdown.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long what is sent may take to leave a closed socket, milliseconds.
+const LINGER_MS: i32 = 100;
+/// Fewest clients of which those answered long ago are looked for to be forgotten.
+const FORGET_AT: usize = 256;
 
 /// Requests taken before answers get their turn.
 const RECEIVE_BATCH: usize = 256;
@@ -52,6 +57,11 @@ pub(super) struct ServerLoop {
     inbox: Arc<Inbox<ToServer>>,
     calls: HashMap<CallKey, AbortHandle>,
     draining: bool,
+    /// When each client was last sent an answer; those of long ago may be missing.
+    answered: HashMap<Arc<[u8]>, Instant>,
+    /// At how many of them some are forgotten; doubles with those that must stay, so that
+    /// an answer costs the same however many clients there are.
+    forget_at: usize,
 }
 
 /// One message as it arrived.
@@ -86,6 +96,8 @@ impl ServerLoop {
             inbox,
             calls: HashMap::new(),
             draining: false,
+            answered: HashMap::new(),
+            forget_at: FORGET_AT,
         }
     }
 
@@ -102,8 +114,13 @@ impl ServerLoop {
                 false
             }
         };
-        if flush && let Err(error) = self.socket.set_linger(FLUSH_MS) {
-            tracing::warn!(%error, "the last RPC answers may be lost");
+        if flush {
+            let said = self.say_goodbye(&mut mailroom).and_then(|()| {
+                self.socket.set_linger(LINGER_MS).map_err(|e| io::Error::other(e.message()))
+            });
+            if let Err(error) = said {
+                tracing::warn!(%error, "the last RPC answers may be lost");
+            }
         }
         if let Err(error) = mailroom.forget(&self.socket) {
             tracing::debug!(%error, "a closing socket was not watched");
@@ -136,6 +153,35 @@ impl ServerLoop {
                 let _only_one_socket = mailroom.wait(None)?.count();
             }
         }
+    }
+
+    /// Waits until the clients have read their last answers: closing would take from them
+    /// what they have not.
+    fn say_goodbye(&mut self, mailroom: &mut Mailroom<ToServer>) -> io::Result<()> {
+        let deadline = Instant::now() + FAREWELL;
+        self.draining = true;
+        self.answered.retain(|_, at| at.elapsed() < FAREWELL);
+        let bye = Header::plain(0, Kind::Bye).encode();
+        let mut silent: HashSet<_> = std::mem::take(&mut self.answered).into_keys().collect();
+        silent.retain(|client| self.send_frames(client, bye.clone(), Vec::new()).is_ok());
+        while !silent.is_empty() {
+            while let Some(incoming) = self.receive()? {
+                if incoming.header.kind == Kind::Bye {
+                    silent.remove(&incoming.client);
+                } else {
+                    self.accept(incoming);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::debug!(clients = silent.len(), "clients did not answer the goodbye");
+                break;
+            }
+            if !silent.is_empty() {
+                let _only_one_socket = mailroom.wait(Some(left))?.count();
+            }
+        }
+        Ok(())
     }
 
     /// The next message that makes sense, `None` if there is no more for now.
@@ -179,6 +225,7 @@ impl ServerLoop {
                     call.abort();
                 }
             }
+            Kind::Bye => {}
             Kind::Reply | Kind::Error => tracing::debug!("an RPC client sent an answer"),
         }
     }
@@ -262,21 +309,28 @@ impl ServerLoop {
         }
     }
 
-    fn send(&self, key: &CallKey, result: Result<Vec<u8>, RemoteError>) {
+    fn send(&mut self, key: &CallKey, result: Result<Vec<u8>, RemoteError>) {
         let (header, body) = encode_answer(key.id, result);
-        let flags = zmq::DONTWAIT | zmq::SNDMORE;
-        let sent = self
-            .socket
-            .send(&*key.client, flags)
-            .and_then(|()| self.socket.send(header, flags))
-            .and_then(|()| self.socket.send(body, zmq::DONTWAIT));
-        match sent {
-            Ok(()) => {}
+        match self.send_frames(&key.client, header, body) {
+            Ok(()) => {
+                if self.answered.len() >= self.forget_at {
+                    self.answered.retain(|_, at| at.elapsed() < FAREWELL);
+                    self.forget_at = FORGET_AT.max(2 * self.answered.len());
+                }
+                self.answered.insert(Arc::clone(&key.client), Instant::now());
+            }
             Err(zmq::Error::EHOSTUNREACH) => {
                 tracing::debug!("an RPC answer is dropped, its client is gone");
             }
             Err(error) => tracing::warn!(%error, "an RPC answer is dropped"),
         }
+    }
+
+    fn send_frames(&self, client: &[u8], header: Vec<u8>, body: Vec<u8>) -> zmq::Result<()> {
+        let flags = zmq::DONTWAIT | zmq::SNDMORE;
+        self.socket.send(client, flags)?;
+        self.socket.send(header, flags)?;
+        self.socket.send(body, zmq::DONTWAIT)
     }
 }
 
