@@ -30,6 +30,7 @@ use crate::reconcile::{ReconcileSettings, follow_engine};
 use crate::resources::{HostSettings, PoolSettings};
 use crate::scratch::Scratch;
 use crate::server::AgentServer;
+use crate::statistics::{collect, follow_scratch};
 use crate::streams::StreamGate;
 
 /// How long calls in flight may take at shutdown.
@@ -92,6 +93,7 @@ pub struct Agent {
     identity: Identity,
     heartbeat: HeartbeatSettings,
     reconcile: ReconcileSettings,
+    statistics_interval: Duration,
 }
 
 impl Agent {
@@ -152,6 +154,7 @@ impl Agent {
                 image_interval: Duration::from_secs_f64(config.debug.image_interval.max(0.1)),
             },
             reconcile: reconcile_settings(config),
+            statistics_interval: config.agent.statistics_interval,
         })
     }
 
@@ -190,13 +193,16 @@ impl Agent {
     /// Begins to work: takes up the kernels of an earlier process when the engine answers,
     /// then sends heartbeats. Returns at once.
     pub fn start(self) {
-        let Self { core, link, server, identity, heartbeat, reconcile } = self;
+        let Self { core, link, server, identity, heartbeat, reconcile, statistics_interval } = self;
         let lifecycle = core.lifecycle.clone();
         lifecycle.spawn_vital("engine", follow_engine(Arc::clone(&core), reconcile));
         let deliver =
             core.events.clone().deliver(core.agent_id.clone(), link.clone(), lifecycle.clone());
         lifecycle.spawn("events", deliver);
         lifecycle.spawn("logs", core.logs.clone().hand_over(link.clone(), lifecycle.clone()));
+        let statistics = collect(Arc::clone(&core), statistics_interval, link.clone());
+        lifecycle.spawn("statistics", statistics);
+        lifecycle.spawn("scratch_sizes", follow_scratch(Arc::clone(&core), statistics_interval));
         lifecycle.spawn("heartbeat", beat(core, identity, heartbeat, link));
         if let Some(server) = server {
             let stop = lifecycle.clone();
@@ -252,6 +258,7 @@ fn open_core(
         store: RecordStore::open(records.clone()).map_err(at(&records))?,
         scratch,
         events: EventQueue::default(),
+        statistics: Default::default(),
         logs: LogKeeper::open(logs.clone()).map_err(at(&logs))?,
         streams: StreamGate::new(
             &config.agent.listen_addr().host,

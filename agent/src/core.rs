@@ -20,6 +20,7 @@ use crate::kernel::registry::Registry;
 use crate::logs::LogKeeper;
 use crate::resources::ResourcePool;
 use crate::scratch::Scratch;
+use crate::statistics::Statistics;
 use crate::streams::StreamGate;
 
 /// Tells the time; tests tell another one.
@@ -49,6 +50,8 @@ pub struct Core {
     pub logs: LogKeeper,
     /// Where streams into kernels are fetched.
     pub streams: StreamGate,
+    /// How busy the node and its kernels are.
+    pub statistics: Statistics,
     /// The fence against replaced managers.
     pub epoch: EpochFence,
     /// How many containers may be made at once.

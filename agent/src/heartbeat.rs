@@ -1,6 +1,6 @@
 //! Telling the leading manager that the agent lives, and what it holds.
 //!
-//! A heartbeat is small: who, which kernels, how busy. What the agent *is* goes along only
+//! A heartbeat is small: who, and which kernels. What the agent *is* goes along only
 //! at first, when it changed, and when the manager asks.
 
 use std::collections::BTreeMap;
@@ -85,7 +85,6 @@ pub async fn beat(
             incarnation: identity.incarnation,
             info: is_news.then(|| info.clone()),
             kernels: core.registry.reports(),
-            load: core.backend.load(),
         };
         let answer = tokio::select! {
             answer = manager.heartbeat(&heartbeat) => answer,

@@ -9,6 +9,7 @@
 //! - [`runner_link`] is the socket to the runner in a container,
 //! - [`streams`] is where managers fetch the traffic of apps and terminals,
 //! - [`events`], [`heartbeat`] and [`logs`] speak to the leading manager ([`leader`]),
+//! - [`statistics`] measures how busy node and kernels are,
 //! - [`resources`] counts cores, memory and devices; [`scratch`] makes kernels' folders,
 //! - [`etcd`] is used by the daemon alone: tests and simulations say who leads themselves.
 //!
@@ -31,6 +32,7 @@ pub mod resources;
 pub mod runner_link;
 pub mod scratch;
 pub mod server;
+pub mod statistics;
 pub mod streams;
 
 pub use agent::{Agent, AgentDeps, BuildError, RpcListen, agent_id, system_clock};

@@ -13,6 +13,7 @@ use backendai_rpc::agent_api::{
 use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase};
 use backendai_rpc::runner::StreamError;
+use backendai_rpc::statistics::{Metrics, Packed};
 use backendai_types::{KernelId, SessionId};
 
 use crate::backend::BackendError;
@@ -104,6 +105,7 @@ impl AgentServer {
                 change: KernelChange::Terminated {
                     reason: ALREADY_TERMINATED.to_owned(),
                     exit_code: None,
+                    metrics: None,
                 },
             });
             return;
@@ -220,6 +222,15 @@ impl AgentApi for AgentServer {
         let read = self.core.backend.logs(&running.container.id, max_bytes).await;
         self.core.note_engine(&read);
         read.map(|bytes| KernelLog { bytes }).map_err(|error| engine_error(id, &error))
+    }
+
+    async fn kernel_metrics(
+        &self,
+        _: CallContext,
+        request: KernelCall,
+    ) -> Result<Option<Packed<Metrics>>, RemoteError> {
+        let kernel = self.kernel(request.kernel_id)?;
+        Ok(self.core.statistics.kernel(kernel.id).map(|metrics| Packed::pack(&metrics)))
     }
 
     async fn hardware(

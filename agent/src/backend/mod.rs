@@ -10,6 +10,8 @@ pub mod docker;
 pub mod dummy;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,9 +20,8 @@ use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use backendai_rpc::manager_api::NodeLoad;
-
 use crate::resources::DeviceKind;
+use crate::statistics::{ContainerMeter, NodeSample};
 
 /// Labels that the agent puts on its containers.
 pub mod labels {
@@ -50,8 +51,8 @@ pub trait ContainerBackend: Send + Sync + 'static {
     /// The engine does not answer.
     async fn fingerprint(&self) -> Result<Fingerprint, BackendError>;
 
-    /// The present load of the host.
-    fn load(&self) -> NodeLoad;
+    /// The present counters of the host. Blocks.
+    fn node_sample(&self) -> NodeSample;
 
     /// The named images the engine has.
     ///
@@ -88,6 +89,18 @@ pub trait ContainerBackend: Send + Sync + 'static {
     /// # Errors
     /// The engine does not answer.
     async fn inspect(&self, id: &str) -> Result<Option<ContainerState>, BackendError>;
+
+    /// Where a running container is found on its host; `None` if it does not run.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    async fn locate(&self, id: &str) -> Result<Option<ContainerPlace>, BackendError>;
+
+    /// Opens the counters of a running container. Blocks.
+    ///
+    /// # Errors
+    /// It does not run any more, or the host does not let this process see its counters.
+    fn meter(&self, place: &ContainerPlace) -> io::Result<Box<dyn ContainerMeter>>;
 
     /// All containers, running or not, that carry `owner` in their owner label.
     ///
@@ -229,6 +242,17 @@ pub struct ContainerHandle {
     pub id: String,
     /// The name it was made with.
     pub name: String,
+}
+
+/// Where a running container is found on its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPlace {
+    /// The engine's id of it.
+    pub id: String,
+    /// Number of its first process.
+    pub pid: u32,
+    /// Its addresses in the engine's networks.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 /// What a container is doing.

@@ -99,6 +99,9 @@ impl AgentConfig {
                  between 1 and 10",
             );
         }
+        if self.agent.statistics_interval.is_zero() {
+            return wrong("agent.statistics-interval must be more than 0 seconds");
+        }
         if self.debug.heartbeat_interval <= 0.0 {
             return wrong("debug.heartbeat-interval must be more than 0 seconds");
         }

@@ -87,6 +87,9 @@ pub struct AgentSection {
     pub scaling_group: String,
     /// Containers made at once, 1 to 32.
     pub kernel_creation_concurrency: usize,
+    /// How often the node's and the kernels' statistics are taken and told.
+    #[serde(with = "seconds")]
+    pub statistics_interval: Duration,
     /// File with the process id, if one is wanted.
     pub pid_file: Option<PathBuf>,
 
@@ -143,6 +146,7 @@ impl Default for AgentSection {
             region: "local".to_owned(),
             scaling_group: "default".to_owned(),
             kernel_creation_concurrency: 4,
+            statistics_interval: Duration::from_secs(5),
             pid_file: None,
             agent_sock_port: Unused,
             mount_path: Unused,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use backendai_rpc::agent_api::{CreationInfo, KernelSpec, SessionSpec};
 use backendai_rpc::call::RemoteError;
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase, KernelReport};
+use backendai_rpc::statistics::{Metrics, Packed};
 use backendai_types::{KernelId, SessionId, SessionType};
 
 use crate::backend::ContainerHandle;
@@ -89,6 +90,8 @@ pub enum KernelEnd {
         reason: String,
         /// Exit code of its container, if known.
         exit_code: Option<i32>,
+        /// The last figures of it, if there are any.
+        metrics: Option<Packed<Metrics>>,
     },
 }
 
@@ -96,7 +99,9 @@ impl From<KernelEnd> for KernelChange {
     fn from(end: KernelEnd) -> Self {
         match end {
             KernelEnd::Failed(error) => Self::Failed(error),
-            KernelEnd::Terminated { reason, exit_code } => Self::Terminated { reason, exit_code },
+            KernelEnd::Terminated { reason, exit_code, metrics } => {
+                Self::Terminated { reason, exit_code, metrics }
+            }
         }
     }
 }

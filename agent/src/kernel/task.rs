@@ -19,6 +19,7 @@ use tracing::Instrument;
 use backendai_rpc::agent_api::{KernelSpec, SessionSpec};
 use backendai_rpc::call::RemoteError;
 use backendai_rpc::manager_api::KernelChange;
+use backendai_rpc::statistics::Packed;
 use backendai_types::SessionType;
 
 use super::create::{self, CreateError, Started};
@@ -30,6 +31,7 @@ use super::summary::KernelSummary;
 use crate::backend::ContainerHandle;
 use crate::core::Core;
 use crate::runner_link::{self, Outbox};
+use crate::statistics;
 
 /// Why a kernel ended that nobody wanted to end.
 const SELF_TERMINATED: &str = "self-terminated";
@@ -151,7 +153,7 @@ async fn take_up(
 /// A kernel that could not be made ends as failed, unless that was wanted.
 fn failure(kernel: &Kernel, error: &CreateError) -> KernelEnd {
     match kernel.destroy_reason() {
-        Some(reason) => KernelEnd::Terminated { reason, exit_code: None },
+        Some(reason) => KernelEnd::Terminated { reason, exit_code: None, metrics: None },
         None => {
             let error = RemoteError::from(error);
             tracing::warn!("kernel could not be made: {}", error.message);
@@ -164,29 +166,37 @@ fn failure(kernel: &Kernel, error: &CreateError) -> KernelEnd {
 async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
     let KernelState::Running(running) = kernel.record().state else {
         // Only kernels that run are watched.
-        return KernelEnd::Terminated { reason: SELF_TERMINATED.to_owned(), exit_code: None };
+        let reason = SELF_TERMINATED.to_owned();
+        return KernelEnd::Terminated { reason, exit_code: None, metrics: None };
     };
+    let container = &running.container.id;
     let is_batch = kernel.record().session_type == SessionType::Batch;
     let mut is_batch_over = running.batch_end.is_some();
+    let mut is_counted = false;
+    let counting = statistics::attach(core, kernel.id, container);
+    tokio::pin!(counting);
     let reason = loop {
         tokio::select! {
             // A batch command's result is told before the end that follows it.
             biased;
             exit_code = kernel.runner.startup_exit_code(), if is_batch && !is_batch_over => {
                 is_batch_over = true;
+                // Its container is about to end, and its counters with it.
+                core.statistics.kernel(kernel.id);
                 note_batch_end(core, kernel, exit_code).await;
             }
             reason = kernel.destroy_requested() => break reason,
             _ = kernel.container_end() => break SELF_TERMINATED.to_owned(),
+            () = &mut counting, if !is_counted => is_counted = true,
         }
     };
+    let metrics = core.statistics.finish(kernel.id).map(|metrics| Packed::pack(&metrics));
     tracing::info!(reason, "ending kernel");
-    let container = &running.container.id;
     let ended = destroy::stop_container(core, kernel, container).await;
     destroy::keep_log(core, kernel, container).await;
     destroy::tear_down(core, kernel, container).await;
     tracing::info!(reason, exit_code = ended.code, "kernel is gone");
-    KernelEnd::Terminated { reason, exit_code: ended.code }
+    KernelEnd::Terminated { reason, exit_code: ended.code, metrics }
 }
 
 async fn note_batch_end(core: &Core, kernel: &Arc<Kernel>, exit_code: i32) {

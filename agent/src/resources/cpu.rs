@@ -1,4 +1,4 @@
-//! The cores that containers may use, and how busy they are.
+//! The cores that containers may use.
 
 use std::path::Path;
 
@@ -55,38 +55,6 @@ fn parse_core_list(text: &str) -> Option<Vec<u32>> {
     Some(cores)
 }
 
-/// Measures the use of all cores together between two readings.
-#[derive(Debug, Default)]
-pub struct CpuMeter {
-    last: Option<(u64, u64)>,
-}
-
-impl CpuMeter {
-    /// Percent of all cores used since the last reading; since boot at the first.
-    pub fn read(&mut self) -> f64 {
-        let Some((busy, total)) =
-            std::fs::read_to_string("/proc/stat").ok().and_then(|text| parse_stat(&text))
-        else {
-            return 0.0;
-        };
-        let (busy_before, total_before) = self.last.replace((busy, total)).unwrap_or_default();
-        let elapsed = total.saturating_sub(total_before);
-        if elapsed == 0 {
-            return 0.0;
-        }
-        100.0 * busy.saturating_sub(busy_before) as f64 / elapsed as f64
-    }
-}
-
-/// Busy and total ticks of the line for all cores.
-fn parse_stat(text: &str) -> Option<(u64, u64)> {
-    let fields = text.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = fields.split_whitespace().map_while(|f| f.parse().ok()).take(8).collect();
-    let total: u64 = ticks.iter().sum();
-    let idle = ticks.get(3)? + ticks.get(4).copied().unwrap_or(0);
-    Some((total - idle, total))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,10 +65,5 @@ mod tests {
         assert_eq!(parse_core_list("5"), Some(vec![5]));
         assert_eq!(parse_core_list("a"), None);
         assert!(!usable_cores().is_empty());
-    }
-
-    #[test]
-    fn idle_and_waiting_ticks_are_not_busy() {
-        assert_eq!(parse_stat("cpu  10 0 20 60 10 0 0 0 0 0\ncpu0 1"), Some((30, 100)));
     }
 }

@@ -1,6 +1,7 @@
 //! What every container backend must do. The same cases run against Docker, where an
 //! engine is present, and against the dummy; both must agree.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use futures::StreamExt;
 use uuid::Uuid;
 
 use crate::support::docker_image;
+use crate::support::world::eventually;
 
 /// Runs until SIGTERM, then ends with code 3.
 const SLEEPER: &str = "contract/sleeper:1";
@@ -206,6 +208,30 @@ async fn the_host_is_described(bench: Bench) {
     assert_eq!(fingerprint.architecture, std::env::consts::ARCH);
 }
 
+async fn it_is_counted_while_it_runs(bench: Bench) {
+    let backend = &bench.backend;
+    assert_eq!(backend.locate("no-such-container").await.unwrap(), None);
+    let container = backend.create(&bench.spec(SLEEPER)).await.unwrap();
+    assert_eq!(backend.locate(&container.id).await.unwrap(), None);
+    backend.start(&container).await.unwrap();
+    let place = backend.locate(&container.id).await.unwrap().unwrap();
+    assert_eq!(place.addresses.len(), 1, "{place:?}");
+    let meter = RefCell::new(backend.meter(&place).unwrap());
+    let read = || meter.borrow_mut().read();
+    let first = read().unwrap();
+    eventually(|| read().unwrap().cpu_ms > first.cpu_ms).await;
+    let later = read().unwrap();
+    assert!(later.mem_bytes > 0 && later.mem_bytes < later.mem_limit, "{later:?}");
+
+    backend.stop(&container.id, Duration::ZERO).await.unwrap();
+    backend.wait(&container.id).await.unwrap();
+    assert_eq!(read(), None);
+    assert_eq!(backend.locate(&container.id).await.unwrap(), None);
+    assert!(backend.meter(&place).is_err() || backend.meter(&place).unwrap().read().is_none());
+    let node = backend.node_sample();
+    assert!(node.mem_total > 0 && !node.cores.is_empty(), "{node:?}");
+}
+
 macro_rules! contract {
     ($($case:ident)+) => {
         mod dummy_backend { $(
@@ -232,4 +258,5 @@ contract! {
     what_is_not_there_is_told_or_harmless
     images_are_listed_with_their_ids
     the_host_is_described
+    it_is_counted_while_it_runs
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use backendai_agent::kernel::record::KernelState;
+use backendai_rpc::agent_api::KernelCall;
+use backendai_rpc::call::ErrorKind;
 use backendai_rpc::manager_api::KernelPhase;
+use backendai_rpc::statistics::Statistics;
 
-use crate::support::dummy::{IMAGE, world};
+use crate::support::dummy::{IMAGE, kind, world};
 use crate::support::world::kernel;
 
 #[tokio::test]
@@ -45,6 +49,37 @@ async fn events_wait_for_the_manager() {
     assert!(world.manager.events_of(id).is_empty());
     world.manager.refuse_reports(false);
     world.manager.started(id).await;
+}
+
+#[tokio::test]
+async fn figures_of_node_and_kernels_are_told_and_the_last_ones_stay() {
+    let (world, backend) = world();
+    let agent = world.start().await;
+    let told = world.manager.statistics(|told| told.kernels.is_empty()).await;
+    let node = told.node.unpack().unwrap();
+    assert_eq!(node.node["mem"].percent(), 25.0);
+    assert_eq!(node.devices["cpu_util"].len(), 4);
+
+    let spec = kernel(IMAGE);
+    let id = spec.kernel_id;
+    agent.create(spec).await;
+    let is_counted = |told: &Statistics| told.kernels.iter().any(|(kernel, _)| *kernel == id);
+    let told = world.manager.statistics(is_counted).await;
+    let metrics = told.kernels[0].1.unpack().unwrap();
+    assert_eq!(metrics["mem"].current, f64::from(64 << 20));
+    let asked = agent.client.kernel_metrics(&KernelCall { kernel_id: id }).await.unwrap();
+    let asked = asked.unwrap().unpack().unwrap();
+    assert!(asked["cpu_used"].current >= metrics["cpu_used"].current);
+
+    let container = agent.core.registry.get(id).unwrap().record();
+    let KernelState::Running(running) = container.state else { panic!("it runs") };
+    backend.kill(&running.container.id).await;
+    let last = world.manager.last_metrics(id).await.unwrap();
+    assert!(last["cpu_used"].current >= asked["cpu_used"].current);
+    agent.forgotten(id).await;
+    world.manager.statistics(|told| told.kernels.is_empty()).await;
+    let gone = agent.client.kernel_metrics(&KernelCall { kernel_id: id }).await.unwrap_err();
+    assert_eq!(kind(gone), ErrorKind::KernelNotFound);
 }
 
 #[tokio::test]

@@ -12,10 +12,14 @@ use serde::{Deserialize, Serialize};
 use backendai_types::image::ServicePort;
 use backendai_types::{ClusterMode, KernelId, ResourceSlots, SessionId, SessionType};
 
+use crate::statistics::{Metrics, Packed};
+
 /// Commands are acknowledged, not awaited: the agent answers once it has noted them on disk.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The public API's own limit for execute, interrupt, logs and files (`rest-errors.md` §4).
 const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Figures are at hand: an agent that takes longer is too busy to be asked.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(1);
 
 crate::rpc_api! {
     /// What an agent does for managers.
@@ -42,6 +46,8 @@ crate::rpc_api! {
         fn open_stream(OpenStream) -> StreamTicket, timeout COMMAND_TIMEOUT;
         /// The container's log so far, its last bytes if it is longer than the agent keeps.
         fn kernel_log(KernelCall) -> KernelLog, timeout INTERACTIVE_TIMEOUT;
+        /// A kernel's figures of this moment; `None` where it is not counted (yet).
+        fn kernel_metrics(KernelCall) -> Option<Packed<Metrics>>, timeout METRICS_TIMEOUT;
         /// Health of the host's devices, by device kind.
         fn hardware(Hello) -> BTreeMap<String, DeviceHealth>, timeout COMMAND_TIMEOUT;
     }

@@ -15,6 +15,7 @@ use backendai_types::{AgentId, KernelId, SessionId, SlotName, SlotType};
 
 use crate::agent_api::CreationInfo;
 use crate::call::RemoteError;
+use crate::statistics::{Metrics, Packed, Statistics};
 
 /// Longer than a transaction under load, shorter than the patience of the event queue.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,6 +29,8 @@ crate::rpc_api! {
         fn heartbeat(Heartbeat) -> HeartbeatReply, timeout HEARTBEAT_TIMEOUT;
         /// Reports what happened to kernels, oldest first. Answered after the commit.
         fn report(Report) -> (), timeout REPORT_TIMEOUT;
+        /// Tells how busy the node and its kernels are. Never repeated: the next ones follow.
+        fn statistics(Statistics) -> (), timeout HEARTBEAT_TIMEOUT;
         /// Hands over the log of a kernel that is gone. Later calls replace earlier ones.
         fn store_kernel_log(StoreKernelLog) -> (), timeout REPORT_TIMEOUT;
         /// Says good-bye. Kernels live on.
@@ -46,8 +49,6 @@ pub struct Heartbeat {
     pub info: Option<AgentInfo>,
     /// Every kernel the agent has a record of.
     pub kernels: Vec<KernelReport>,
-    /// Present load of the node.
-    pub load: NodeLoad,
 }
 
 /// The manager's answer to a heartbeat.
@@ -82,15 +83,6 @@ pub struct AgentInfo {
     pub compute_plugins: BTreeMap<String, BTreeMap<String, String>>,
     /// Kernel images its engine has: full name and image id.
     pub images: Vec<(String, String)>,
-}
-
-/// The present load of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NodeLoad {
-    /// Processor use in percent of all cores together.
-    pub cpu_pct: f64,
-    /// Memory in use, bytes.
-    pub mem_bytes: u64,
 }
 
 /// One kernel an agent knows.
@@ -164,6 +156,8 @@ pub enum KernelChange {
         reason: String,
         /// Exit code of the container's main process, if known.
         exit_code: Option<i32>,
+        /// The last figures of it, if there are any.
+        metrics: Option<Packed<Metrics>>,
     },
 }
 

@@ -3,7 +3,6 @@
 //! Nothing here knows HTTP: functions take an [`App`] and a
 //! [`RequestContext`](crate::context::RequestContext), and return plain data or an [`Error`].
 
-pub mod agent_load;
 pub mod background_task;
 pub mod error;
 pub mod image;
@@ -11,6 +10,7 @@ pub mod login;
 pub mod manager_status;
 pub mod preset;
 pub mod session;
+pub mod statistics;
 
 use std::sync::Arc;
 use std::time::Duration;

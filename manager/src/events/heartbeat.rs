@@ -42,7 +42,6 @@ pub(super) async fn receive(
         tracing::info!(agent.id = %agent, "the agent is back");
         wake_all(&events.app);
     }
-    crate::app::agent_load::note(&events.app.redis, agent, heartbeat.load).await;
     if heard.should_reconcile {
         reconcile::agent(events, agent, &heartbeat.kernels)
             .await

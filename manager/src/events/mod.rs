@@ -19,6 +19,7 @@ use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{
     Heartbeat, HeartbeatReply, KernelPhase, Leave, ManagerApi, Report, StoreKernelLog,
 };
+use backendai_rpc::statistics::Statistics;
 use backendai_service::telemetry::chain;
 use backendai_types::{AgentId, KernelId};
 
@@ -130,6 +131,17 @@ impl ManagerApi for AgentEvents {
         check_peer(&context, &request.agent_id)?;
         self.leading()?;
         self.intake.receive(&self.app, request).await
+    }
+
+    async fn statistics(
+        &self,
+        context: CallContext,
+        request: Statistics,
+    ) -> Result<(), RemoteError> {
+        check_peer(&context, &request.agent_id)?;
+        self.leading()?;
+        crate::app::statistics::store(&self.app.redis, &request).await;
+        Ok(())
     }
 
     async fn store_kernel_log(

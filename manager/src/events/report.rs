@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, oneshot};
 use backendai_datastore::transition::{BatchEnd, Change, Changed, FAILED_TO_START, Started};
 use backendai_rpc::call::{ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, Report};
+use backendai_rpc::statistics::Packed;
 use backendai_types::{AgentId, KernelStatus, SessionId};
 
 use super::unavailable;
+use crate::app::statistics::kernel_view;
 use crate::app::{Result, SharedApp};
 
 /// Statuses of a kernel that is being made.
@@ -198,8 +200,9 @@ fn translate(
             let end = BatchEnd { exit_code: *exit_code, actor: Arc::clone(actor) };
             results.insert(event.session_id, end);
         }
-        KernelChange::Terminated { reason, exit_code } => changes.push(Change {
+        KernelChange::Terminated { reason, exit_code, metrics } => changes.push(Change {
             exit_code: *exit_code,
+            last_stat: metrics.as_ref().and_then(Packed::unpack).as_ref().map(kernel_view),
             ..change(KernelStatus::Terminated, reason).only_from(HELD)
         }),
     }

@@ -10,4 +10,5 @@ mod inspect;
 mod kill;
 mod outages;
 mod pull;
+mod statistics;
 mod support;

@@ -5,12 +5,17 @@ mod limits;
 mod spec;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::models::{
+    ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
+    EventMessage,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -19,19 +24,17 @@ use bollard::query_parameters::{
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use backendai_rpc::manager_api::NodeLoad;
 use backendai_types::image::normalize_architecture;
 
 use super::{
     BackendError, BoxError, ContainerBackend, ContainerChange, ContainerEvent, ContainerHandle,
-    ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage, OwnedContainer, Progress,
-    PullImage, labels,
+    ContainerPlace, ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage,
+    OwnedContainer, Progress, PullImage, labels,
 };
-use crate::resources::cpu::CpuMeter;
 use crate::resources::{cpu, mem};
+use crate::statistics::{ContainerMeter, HostMeter, NodeSample, host};
 
 /// Longer than any single call takes on a busy host; streams are not bound by it.
 const CALL_TIMEOUT_S: u64 = 120;
@@ -41,7 +44,6 @@ pub struct DockerBackend {
     address: DockerAddress,
     /// Made at the first call, when the engine's API version is known.
     engine: OnceCell<Engine>,
-    meter: Mutex<CpuMeter>,
 }
 
 /// Where Docker listens.
@@ -63,7 +65,7 @@ struct Engine {
 impl DockerBackend {
     /// A backend that connects at its first call.
     pub fn new(address: DockerAddress) -> Self {
-        Self { address, engine: OnceCell::new(), meter: Mutex::default() }
+        Self { address, engine: OnceCell::new() }
     }
 
     async fn engine(&self) -> Result<&Engine, BackendError> {
@@ -129,6 +131,15 @@ impl DockerBackend {
         Ok(Engine { docker, facts, fingerprint })
     }
 
+    /// All the engine knows of a container; `None` if there is none.
+    async fn details(&self, id: &str) -> Result<Option<ContainerInspectResponse>, BackendError> {
+        match self.docker().await?.inspect_container(id, None).await {
+            Ok(container) => Ok(Some(container)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("inspect container", error)),
+        }
+    }
+
     /// The unix socket in use, to find the engine's process behind it.
     fn socket_path(&self) -> Option<String> {
         match &self.address {
@@ -149,8 +160,8 @@ impl ContainerBackend for DockerBackend {
         Ok(engine.fingerprint.clone())
     }
 
-    fn load(&self) -> NodeLoad {
-        NodeLoad { cpu_pct: self.meter.lock().read(), mem_bytes: mem::used_bytes() }
+    fn node_sample(&self) -> NodeSample {
+        host::sample()
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, BackendError> {
@@ -197,12 +208,7 @@ impl ContainerBackend for DockerBackend {
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<ContainerState>, BackendError> {
-        let reply = self.docker().await?.inspect_container(id, None).await;
-        let container = match reply {
-            Ok(container) => container,
-            Err(error) if status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(failed("inspect container", error)),
-        };
+        let Some(container) = self.details(id).await? else { return Ok(None) };
         let state = container.state.unwrap_or_default();
         Ok(Some(if state.running == Some(true) {
             ContainerState::Running
@@ -211,6 +217,20 @@ impl ContainerBackend for DockerBackend {
         } else {
             ContainerState::Exited(ExitStatus { code: state.exit_code.map(|code| code as i32) })
         }))
+    }
+
+    async fn locate(&self, id: &str) -> Result<Option<ContainerPlace>, BackendError> {
+        let Some(container) = self.details(id).await? else { return Ok(None) };
+        let pid = container.state.and_then(|state| state.pid).and_then(|p| u32::try_from(p).ok());
+        let Some(pid) = pid.filter(|pid| *pid > 0) else { return Ok(None) };
+        let networks = container.network_settings.and_then(|settings| settings.networks);
+        let address = |network: EndpointSettings| network.ip_address?.parse::<Ipv4Addr>().ok();
+        let addresses = networks.into_iter().flatten().filter_map(|(_, n)| address(n)).collect();
+        Ok(Some(ContainerPlace { id: id.to_owned(), pid, addresses }))
+    }
+
+    fn meter(&self, place: &ContainerPlace) -> io::Result<Box<dyn ContainerMeter>> {
+        Ok(Box::new(HostMeter::open(place.pid)?))
     }
 
     async fn list(&self, owner: &str) -> Result<Vec<OwnedContainer>, BackendError> {

@@ -5,12 +5,15 @@
 //! runner ([`runner`]) which speaks the real protocol, so that the agent above cannot tell
 //! the difference. There is no thread per backend: a thousand fit a process.
 
+mod figures;
 mod program;
 mod runner;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -21,15 +24,14 @@ use rand::RngExt;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use backendai_rpc::manager_api::NodeLoad;
-
 use self::program::{Order, Program};
 use super::{
     BackendError, ContainerBackend, ContainerChange, ContainerEvent, ContainerHandle,
-    ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage, OwnedContainer, Progress,
-    PullImage, labels,
+    ContainerPlace, ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage,
+    OwnedContainer, Progress, PullImage, labels,
 };
 use crate::resources::DeviceKind;
+use crate::statistics::{ContainerMeter, NodeSample};
 
 /// Events that a slow reader may lag behind: more than a burst of starts on one agent.
 const EVENT_BACKLOG: usize = 1024;
@@ -98,6 +100,7 @@ pub struct DummyBackend {
 
 struct Inner {
     settings: DummySettings,
+    begin: Instant,
     state: Mutex<State>,
     events: broadcast::Sender<Signal>,
     tasks: Mutex<JoinSet<()>>,
@@ -134,6 +137,7 @@ impl DummyBackend {
     pub fn new(settings: DummySettings) -> Self {
         let inner = Inner {
             settings,
+            begin: Instant::now(),
             state: Mutex::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             tasks: Mutex::default(),
@@ -239,8 +243,8 @@ impl ContainerBackend for DummyBackend {
         })
     }
 
-    fn load(&self) -> NodeLoad {
-        NodeLoad::default()
+    fn node_sample(&self) -> NodeSample {
+        figures::node(&self.inner.settings, self.inner.begin.elapsed())
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, BackendError> {
@@ -357,6 +361,24 @@ impl ContainerBackend for DummyBackend {
         self.check()?;
         let state = self.inner.state.lock();
         Ok(Self::find(&state, id).map(|id| state.containers[&id].state))
+    }
+
+    async fn locate(&self, id: &str) -> Result<Option<ContainerPlace>, BackendError> {
+        self.check()?;
+        let state = self.inner.state.lock();
+        let Some(id) = Self::find(&state, id) else { return Ok(None) };
+        let is_running = state.containers[&id].state == ContainerState::Running;
+        // Nobody looks behind these: there is no process and no network.
+        let place = ContainerPlace { id, pid: 1, addresses: vec![Ipv4Addr::LOCALHOST] };
+        Ok(is_running.then_some(place))
+    }
+
+    fn meter(&self, place: &ContainerPlace) -> io::Result<Box<dyn ContainerMeter>> {
+        let state = self.inner.state.lock();
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "no such container");
+        let container = state.containers.get(&place.id).ok_or_else(gone)?;
+        let ended = container.ended.subscribe();
+        Ok(Box::new(figures::Container::new(self.inner.settings.mem_bytes, ended)))
     }
 
     async fn list(&self, owner: &str) -> Result<Vec<OwnedContainer>, BackendError> {

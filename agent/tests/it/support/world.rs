@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backendai_agent::backend::ContainerBackend;
@@ -20,6 +21,7 @@ use backendai_rpc::manager_api::{
     Heartbeat, HeartbeatReply, KernelChange, KernelEvent, Leave, ManagerApi, ManagerService,
     Report, StoreKernelLog,
 };
+use backendai_rpc::statistics::{Metrics, Statistics};
 use backendai_rpc::transport::MemoryConnection;
 use backendai_service::Lifecycle;
 use backendai_types::{ClusterMode, KernelId, SessionId, SessionType};
@@ -36,6 +38,7 @@ pub struct Manager {
     heartbeats: watch::Sender<Vec<Heartbeat>>,
     logs: watch::Sender<BTreeMap<KernelId, Vec<u8>>>,
     left: watch::Sender<Option<String>>,
+    statistics: watch::Sender<Option<Statistics>>,
     refuses_reports: AtomicBool,
 }
 
@@ -85,7 +88,20 @@ impl Manager {
 
     pub async fn terminated(&self, id: KernelId) -> (String, Option<i32>) {
         self.event(id, |change| match change {
-            KernelChange::Terminated { reason, exit_code } => Some((reason.clone(), *exit_code)),
+            KernelChange::Terminated { reason, exit_code, .. } => {
+                Some((reason.clone(), *exit_code))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits for the end of a kernel; its last figures.
+    pub async fn last_metrics(&self, id: KernelId) -> Option<Metrics> {
+        self.event(id, |change| match change {
+            KernelChange::Terminated { metrics, .. } => {
+                Some(metrics.as_ref().and_then(|packed| packed.unpack()))
+            }
             _ => None,
         })
         .await
@@ -105,6 +121,13 @@ impl Manager {
 
     pub fn heartbeat_count(&self) -> usize {
         self.heartbeats.borrow().len()
+    }
+
+    /// Waits for figures that `pick` accepts.
+    pub async fn statistics(&self, pick: impl Fn(&Statistics) -> bool) -> Statistics {
+        let mut statistics = self.statistics.subscribe();
+        let told = statistics.wait_for(|told| told.as_ref().is_some_and(&pick)).await.unwrap();
+        told.clone().unwrap()
     }
 
     pub async fn log(&self, id: KernelId) -> Vec<u8> {
@@ -138,6 +161,11 @@ impl ManagerApi for Manager {
             return Err(RemoteError::new(ErrorKind::Internal, "not now"));
         }
         self.events.send_modify(|events| events.extend(request.events));
+        Ok(())
+    }
+
+    async fn statistics(&self, _: CallContext, request: Statistics) -> Result<(), RemoteError> {
+        self.statistics.send_replace(Some(request));
         Ok(())
     }
 
@@ -196,6 +224,7 @@ impl World {
         config.container.scratch_root = dir.path().join("scratch");
         config.container.runner_path = PathBuf::from("/bin/true");
         config.resource.reserved_cpu = 0;
+        config.agent.statistics_interval = Duration::from_millis(20);
         config.debug.heartbeat_interval = 0.02;
         config.debug.image_interval = 0.05;
         let leader = Leader {
@@ -351,6 +380,6 @@ pub fn kernel(image: &str) -> KernelSpec {
 /// Waits for what nobody announces.
 pub async fn eventually(is_so: impl Fn() -> bool) {
     while !is_so() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

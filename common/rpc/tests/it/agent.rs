@@ -10,6 +10,7 @@ use backendai_rpc::agent_api::{
     STREAM_TOKEN_LEN, ServiceStart, StartService, StopService, StreamTarget, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, CallError, ErrorKind, RemoteError, Service};
+use backendai_rpc::statistics::{Metrics, Packed};
 use backendai_types::KernelId;
 
 use crate::support::{PATIENCE, PEER, Probe, every_carrier};
@@ -90,6 +91,15 @@ impl AgentApi for FakeAgent {
     ) -> Result<StreamTicket, RemoteError> {
         self.check(request.kernel_id)?;
         Ok(StreamTicket { port: 30000, token: [7; STREAM_TOKEN_LEN] })
+    }
+
+    async fn kernel_metrics(
+        &self,
+        _: CallContext,
+        request: KernelCall,
+    ) -> Result<Option<Packed<Metrics>>, RemoteError> {
+        self.check(request.kernel_id)?;
+        Ok(None)
     }
 
     async fn kernel_log(

@@ -99,6 +99,8 @@ pub struct Change {
     pub data: Map<String, Value>,
     /// Exit code of the kernel's main process, when it is known.
     pub exit_code: Option<i32>,
+    /// The kernel's last statistics, in the shape clients see; only of one kernel.
+    pub last_stat: Option<Value>,
     /// Who changes this, if it is not who changes the others.
     pub actor: Option<Arc<str>>,
     /// When this changes a kernel, end the session's other kernels for the same reason.
@@ -133,6 +135,7 @@ impl Change {
             reason: reason.into(),
             data: Map::new(),
             exit_code: None,
+            last_stat: None,
             actor: None,
             with_siblings: false,
             placement: Vec::new(),

@@ -40,6 +40,7 @@ pub(super) struct KernelWrite {
     pub data: Map<String, Value>,
     pub agent: Option<AgentId>,
     pub exit_code: Option<i32>,
+    pub last_stat: Option<Value>,
     pub started: Option<Started>,
 }
 
@@ -213,9 +214,9 @@ impl Plan {
             (_, None) => kernel.agent.take(),
         };
         let earlier = self.kernels.remove(&kernel.id);
-        let (mut all_data, exit_code, started) = match earlier {
-            Some(earlier) => (earlier.data, earlier.exit_code, earlier.started),
-            None => (Map::new(), None, None),
+        let (mut all_data, exit_code, last_stat, started) = match earlier {
+            Some(earlier) => (earlier.data, earlier.exit_code, earlier.last_stat, earlier.started),
+            None => (Map::new(), None, None, None),
         };
         all_data.extend(data);
         self.kernels.insert(
@@ -226,6 +227,7 @@ impl Plan {
                 data: all_data,
                 agent: kernel.agent.clone(),
                 exit_code: change.exit_code.or(exit_code),
+                last_stat: change.last_stat.clone().or(last_stat),
                 started: change.started.clone().or(started),
             },
         );

@@ -97,6 +97,7 @@ impl Transaction {
                 status_data = CASE WHEN u.status = 'SCHEDULED' THEN u.data ELSE k.status_data || u.data END,
                 agent = u.agent,
                 exit_code = coalesce(u.exit_code, k.exit_code),
+                last_stat = coalesce(u.last_stat, k.last_stat),
                 started_at = CASE WHEN u.status = 'RUNNING' THEN coalesce(k.started_at, now()) ELSE k.started_at END,
                 terminated_at = CASE WHEN u.status IN ('TERMINATED', 'CANCELLED') THEN now() END,
                 container_id = coalesce(u.container_id, k.container_id),
@@ -104,9 +105,10 @@ impl Transaction {
                 service_ports = coalesce(u.service_ports, k.service_ports),
                 attached_devices = coalesce(u.attached_devices, k.attached_devices)
             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::text[], $6::int[],
-                        $7::text[], $8::text[], $9::jsonb[], $10::jsonb[])
+                        $7::text[], $8::text[], $9::jsonb[], $10::jsonb[],
+                        $11::jsonb[])
                 AS u(id, status, info, data, agent, exit_code,
-                     container_id, kernel_host, service_ports, attached_devices)
+                     container_id, kernel_host, service_ports, attached_devices, last_stat)
             WHERE k.id = u.id",
             &[
                 &columns.id,
@@ -119,6 +121,7 @@ impl Transaction {
                 &columns.kernel_host,
                 &columns.service_ports,
                 &columns.attached_devices,
+                &columns.last_stat,
             ],
         )
         .await?;
@@ -240,6 +243,7 @@ struct KernelColumns<'a> {
     kernel_host: Vec<Option<&'a str>>,
     service_ports: Vec<Option<Value>>,
     attached_devices: Vec<Option<Value>>,
+    last_stat: Vec<Option<Value>>,
 }
 
 impl<'a> KernelColumns<'a> {
@@ -258,6 +262,7 @@ impl<'a> KernelColumns<'a> {
                 serde_json::to_value(&s.service_ports).expect("plain data is always JSON")
             }),
         );
+        self.last_stat.push(write.last_stat.clone());
         self.attached_devices.push(started.map(|s| s.attached_devices.clone()));
     }
 }

@@ -8,7 +8,7 @@ use backendai_datastore::agent_list_view::AgentView;
 use backendai_datastore::kernel::{AgentAddr, Kernel};
 use backendai_datastore::list_view::Page;
 use backendai_rpc::agent_api::Hello;
-use backendai_rpc::manager_api::NodeLoad;
+use backendai_rpc::statistics::{Metric, NodeMetrics};
 use backendai_types::{AgentId, ResourceSlots};
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ use super::batch::SessionBatch;
 use super::container::ComputeContainer;
 use super::guard::{Asker, IntoGraphql};
 use super::scalars::{DateTime, JsonString};
-use crate::app::{SharedApp, agent_load};
+use crate::app::{SharedApp, statistics};
 
 /// An agent.
 pub struct Agent {
@@ -40,14 +40,14 @@ struct AgentBatch {
     app: SharedApp,
     ids: Vec<AgentId>,
     kernels: OnceCell<Kernels>,
-    loads: OnceCell<HashMap<AgentId, NodeLoad>>,
+    metrics: OnceCell<HashMap<AgentId, NodeMetrics>>,
 }
 
 impl AgentBatch {
     /// How busy an agent is; `None` where that is not known.
-    async fn load(&self, agent: &AgentId) -> Option<NodeLoad> {
-        let read = || agent_load::read(&self.app.redis, &self.ids);
-        self.loads.get_or_init(read).await.get(agent).copied()
+    async fn metrics(&self, agent: &AgentId) -> Option<&NodeMetrics> {
+        let read = || statistics::nodes(&self.app.redis, &self.ids);
+        self.metrics.get_or_init(read).await.get(agent)
     }
 
     async fn kernels(&self, agent: &AgentId) -> Result<(&[Arc<Kernel>], &Arc<SessionBatch>)> {
@@ -79,17 +79,21 @@ impl Agent {
             app: Arc::clone(app),
             ids,
             kernels: OnceCell::new(),
-            loads: OnceCell::new(),
+            metrics: OnceCell::new(),
         });
         rows.into_iter().map(|row| Self { row, batch: Arc::clone(&batch) }).collect()
     }
 
     /// What is known of an agent that is alive.
-    async fn load(&self) -> Option<NodeLoad> {
+    async fn metrics(&self) -> Option<&NodeMetrics> {
         if self.row.status != "ALIVE" {
             return None;
         }
-        self.batch.load(&self.row.id).await
+        self.batch.metrics(&self.row.id).await
+    }
+
+    async fn metric(&self, name: &str) -> Option<Metric> {
+        self.metrics().await?.node.get(name).copied()
     }
 
     async fn hardware(&self, asker: &Asker) -> Option<Value> {
@@ -139,27 +143,6 @@ impl AgentList {
     async fn total_count(&self) -> i32 {
         i32::try_from(self.total).unwrap_or(i32::MAX)
     }
-}
-
-/// In the shape clients print: every metric of the node again by device, with units they know.
-fn live_stat(load: NodeLoad, mem_bytes: u64) -> Value {
-    let cpu = json!({
-        "current": format!("{:.2}", load.cpu_pct),
-        "capacity": "100",
-        "pct": format!("{:.2}", load.cpu_pct),
-        "unit_hint": "pct",
-    });
-    let mem_pct = load.mem_bytes as f64 * 100.0 / mem_bytes.max(1) as f64;
-    let mem = json!({
-        "current": load.mem_bytes.to_string(),
-        "capacity": mem_bytes.to_string(),
-        "pct": format!("{mem_pct:.2}"),
-        "unit_hint": "bytes",
-    });
-    json!({
-        "node": { "cpu_util": cpu, "mem": mem },
-        "devices": { "cpu_util": { "all": cpu }, "mem": { "root": mem } },
-    })
 }
 
 fn float(slots: &ResourceSlots, slot: &str) -> Option<f64> {
@@ -231,8 +214,7 @@ impl Agent {
     }
 
     async fn live_stat(&self) -> Option<JsonString> {
-        let load = self.load().await?;
-        Some(live_stat(load, self.row.available_slots.mem_bytes()).into())
+        Some(statistics::node_view(self.metrics().await?).into())
     }
 
     async fn version(&self) -> Option<&str> {
@@ -297,13 +279,15 @@ impl Agent {
         float(&self.row.occupied_slots, "tpu.device")
     }
 
+    /// Hundredths of all cores, to two decimals; clients cannot take null here.
     async fn cpu_cur_pct(&self) -> Option<f64> {
-        self.load().await.map(|load| load.cpu_pct)
+        let percent = self.metric("cpu_util").await.map_or(0.0, |cpu| cpu.percent());
+        Some((percent * 100.0).round() / 100.0)
     }
 
     /// Clients cannot take null here.
     async fn mem_cur_bytes(&self) -> Option<f64> {
-        Some(self.load().await.map_or(0.0, |load| load.mem_bytes as f64))
+        Some(self.metric("mem").await.map_or(0.0, |mem| mem.current))
     }
 
     async fn compute_containers(

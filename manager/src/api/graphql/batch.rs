@@ -10,12 +10,13 @@ use std::sync::Arc;
 use async_graphql::Result;
 use backendai_datastore::kernel::Kernel;
 use backendai_datastore::session_list_view::SessionView;
+use backendai_rpc::statistics::Metrics;
 use backendai_types::{KernelId, ResourceSlots, SessionId};
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use super::guard::IntoGraphql;
-use crate::app::SharedApp;
+use crate::app::{SharedApp, statistics};
 
 type History = Vec<(String, DateTime<Utc>)>;
 /// What sessions depend on, and those that are depended on.
@@ -27,6 +28,7 @@ pub struct SessionBatch {
     ids: Vec<SessionId>,
     kernels: OnceCell<HashMap<SessionId, Vec<Arc<Kernel>>>>,
     usage: OnceCell<Arc<HashMap<KernelId, ResourceSlots>>>,
+    metrics: OnceCell<HashMap<KernelId, Metrics>>,
     histories: OnceCell<HashMap<SessionId, History>>,
     dependencies: OnceCell<Dependencies>,
 }
@@ -39,6 +41,7 @@ impl SessionBatch {
             ids,
             kernels: OnceCell::new(),
             usage: OnceCell::new(),
+            metrics: OnceCell::new(),
             histories: OnceCell::new(),
             dependencies: OnceCell::new(),
         })
@@ -51,6 +54,10 @@ impl SessionBatch {
 
     /// The kernels of one session, the main one first.
     pub async fn kernels(&self, session: SessionId) -> Result<&[Arc<Kernel>]> {
+        Ok(self.all_kernels().await?.get(&session).map_or(&[], Vec::as_slice))
+    }
+
+    async fn all_kernels(&self) -> Result<&HashMap<SessionId, Vec<Arc<Kernel>>>> {
         let load = async {
             let db = self.app.datastore.autocommit().await?;
             let kernels = db.kernels_of_sessions(&self.ids).await?;
@@ -61,9 +68,16 @@ impl SessionBatch {
                     .collect(),
             )
         };
-        let kernels: &HashMap<_, Vec<_>> =
-            self.kernels.get_or_try_init(|| load).await.map_err(IntoGraphql::into_graphql)?;
-        Ok(kernels.get(&session).map_or(&[], Vec::as_slice))
+        self.kernels.get_or_try_init(|| load).await.map_err(IntoGraphql::into_graphql)
+    }
+
+    /// A kernel's live figures, where known.
+    pub async fn metrics(&self, kernel: KernelId) -> Result<Option<&Metrics>> {
+        let kernels = self.all_kernels().await?.values().flatten();
+        let live: Vec<KernelId> =
+            kernels.filter(|kernel| !kernel.status.is_terminal()).map(|kernel| kernel.id).collect();
+        let read = || statistics::kernels(&self.app.redis, &live);
+        Ok(self.metrics.get_or_init(read).await.get(&kernel))
     }
 
     /// What each kernel occupies; kernels that occupy nothing are left out.

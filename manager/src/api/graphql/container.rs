@@ -8,6 +8,7 @@ use backendai_types::ResourceSlots;
 
 use super::batch::SessionBatch;
 use super::scalars::{DateTime, JsonString, Uuid};
+use crate::app::statistics;
 
 /// A kernel.
 pub struct ComputeContainer {
@@ -19,6 +20,12 @@ impl ComputeContainer {
     /// A kernel of a session of this batch.
     pub fn of_session(kernel: Arc<Kernel>, batch: &Arc<SessionBatch>) -> Self {
         Self { kernel, batch: Arc::clone(batch) }
+    }
+
+    /// What it uses now, or used last.
+    async fn stat(&self) -> Result<Option<JsonString>> {
+        let live = self.batch.metrics(self.kernel.id).await?.map(statistics::kernel_view);
+        Ok(live.or_else(|| self.kernel.last_stat.clone()).map(Into::into))
     }
 }
 
@@ -115,13 +122,12 @@ impl ComputeContainer {
         Ok(Some(JsonString::slots(usage.get(&self.kernel.id).unwrap_or(&nothing))))
     }
 
-    /// Nobody gathers live statistics yet.
-    async fn live_stat(&self) -> Option<JsonString> {
-        None
+    async fn live_stat(&self) -> Result<Option<JsonString>> {
+        self.stat().await
     }
 
-    async fn last_stat(&self) -> Option<JsonString> {
-        self.kernel.last_stat.clone().map(Into::into)
+    async fn last_stat(&self) -> Result<Option<JsonString>> {
+        self.stat().await
     }
 
     async fn preopen_ports(&self) -> Option<Vec<Option<i32>>> {

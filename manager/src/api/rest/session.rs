@@ -213,7 +213,7 @@ fn info_view(info: &SessionInfo, now: chrono::DateTime<chrono::Utc>) -> Value {
         "creationTime": time(session.created_at),
         "terminationTime": session.terminated_at.map(time),
         "numQueriesExecuted": session.num_queries,
-        "lastStat": kernel.last_stat,
+        "lastStat": info.last_stat,
         "idleChecks": {},
     })
 }

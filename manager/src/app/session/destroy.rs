@@ -1,13 +1,17 @@
 //! Ending sessions: what is wanted is written down, and the tasks carry it out.
 
+use std::collections::HashMap;
+
 use backendai_datastore::kernel::LocatedKernel;
 use backendai_datastore::session::Session;
 use backendai_datastore::transition::{Change, Changed};
 use backendai_datastore::{DatastoreError, Transaction};
-use backendai_types::{KernelStatus, SessionId, SessionStatus};
+use backendai_rpc::statistics::Metrics;
+use backendai_types::{KernelId, KernelStatus, SessionId, SessionStatus};
 use serde_json::{Value, json};
 
 use super::lookup;
+use crate::app::statistics;
 use crate::app::{Error, Result, SharedApp};
 use crate::context::{RequestContext, Role};
 
@@ -57,11 +61,13 @@ pub async fn destroy(
     Ok(stats)
 }
 
-/// Ends one session, whoever asks. Returns its statistics.
+/// Ends one session, whoever asks. Returns the statistics of its main kernel.
 ///
 /// # Errors
 /// It has ended already, or its status does not allow it without `forced`.
 pub async fn end(app: &SharedApp, id: SessionId, forced: bool, actor: &str) -> Result<Value> {
+    let (metrics, lost) = figures(app, id, forced).await?;
+    let (lost, metrics) = (&lost, metrics.as_ref());
     let (changed, stats) = app
         .datastore
         .run_tx("session_destroy", |tx| async move {
@@ -71,13 +77,35 @@ pub async fn end(app: &SharedApp, id: SessionId, forced: bool, actor: &str) -> R
                 return Err(gone());
             }
             check_status(session.status, forced)?;
-            let changes = changes(&tx, &session, forced).await?;
+            let changes = changes(&tx, &session, forced, lost).await?;
             let changed = tx.transition(&changes, app.by(actor)).await?;
-            Ok((changed, stats(session.status)))
+            Ok((changed, stats(session.status, metrics)))
         })
         .await?;
     report(app, id, &changed);
     Ok(stats)
+}
+
+/// What is known of the main kernel now, and, if its kernels are to end by force, of those
+/// whose agent cannot tell any more.
+async fn figures(
+    app: &SharedApp,
+    id: SessionId,
+    forced: bool,
+) -> Result<(Option<Metrics>, HashMap<KernelId, Metrics>)> {
+    let kernels = {
+        let tx = app.datastore.autocommit().await?;
+        tx.session_kernels_located(id).await?
+    };
+    let now = match kernels.first().filter(|main| main.status == KernelStatus::Running) {
+        Some(main) => statistics::kernel_now(app, main).await,
+        None => None,
+    };
+    let lost: Vec<KernelId> = match forced {
+        true => kernels.iter().filter(|kernel| !kernel.agent_alive).map(|k| k.id).collect(),
+        false => Vec::new(),
+    };
+    Ok((now, statistics::kernels(&app.redis, &lost).await))
 }
 
 fn report(app: &SharedApp, id: SessionId, changed: &Changed) {
@@ -121,6 +149,7 @@ async fn changes(
     tx: &Transaction,
     session: &Session,
     forced: bool,
+    figures: &HashMap<KernelId, Metrics>,
 ) -> Result<Vec<Change>, DatastoreError> {
     if session.status == SessionStatus::Pending {
         return Ok(vec![Change::session(session.id, KernelStatus::Cancelled, USER_REQUESTED)]);
@@ -133,19 +162,21 @@ async fn changes(
         let unreachable =
             |kernel: &LocatedKernel| !kernel.agent_alive && !kernel.status.is_terminal();
         let kernels = tx.session_kernels_located(session.id).await?;
-        changes.extend(
-            kernels.iter().filter(|kernel| unreachable(kernel)).map(|kernel| {
-                Change::kernel(session.id, kernel.id, KernelStatus::Terminated, reason)
-            }),
-        );
+        changes.extend(kernels.iter().filter(|kernel| unreachable(kernel)).map(|kernel| Change {
+            last_stat: figures.get(&kernel.id).map(statistics::kernel_view),
+            ..Change::kernel(session.id, kernel.id, KernelStatus::Terminated, reason)
+        }));
     }
     Ok(changes)
 }
 
 /// What clients print after a removal. They insist on a status.
-fn stats(was: SessionStatus) -> Value {
-    match was {
-        SessionStatus::Pending => json!({"status": "cancelled"}),
-        _ => json!({"status": "terminated", "version": 2}),
+fn stats(was: SessionStatus, metrics: Option<&Metrics>) -> Value {
+    if was == SessionStatus::Pending {
+        return json!({"status": "cancelled"});
     }
+    let mut stats = metrics.map_or_else(|| json!({}), statistics::kernel_view);
+    stats["status"] = "terminated".into();
+    stats["version"] = 2.into();
+    stats
 }

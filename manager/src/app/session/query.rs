@@ -7,7 +7,10 @@ use backendai_datastore::session::Session;
 use backendai_datastore::session_graph::SessionNode;
 use backendai_types::{KernelStatus, ResourceSlots, SessionId};
 
+use serde_json::Value;
+
 use super::lookup;
+use crate::app::statistics;
 use crate::app::{Error, Result, SharedApp};
 use crate::context::RequestContext;
 use crate::wake::Task;
@@ -21,6 +24,8 @@ pub struct SessionInfo {
     pub main_kernel: Kernel,
     /// What its kernels occupy now.
     pub occupied_slots: ResourceSlots,
+    /// The main kernel's statistics as clients see them: live ones while it runs.
+    pub last_stat: Option<Value>,
 }
 
 impl SessionInfo {
@@ -47,7 +52,14 @@ pub async fn info(
     let Some(main_kernel) = main_kernel else {
         return Err(Error::NotFound { object: "main kernel", message: None });
     };
-    Ok(SessionInfo { session, main_kernel, occupied_slots })
+    let last_stat = match main_kernel.status.is_terminal() {
+        true => main_kernel.last_stat.clone(),
+        false => statistics::kernels(&app.redis, &[main_kernel.id])
+            .await
+            .get(&main_kernel.id)
+            .map(statistics::kernel_view),
+    };
+    Ok(SessionInfo { session, main_kernel, occupied_slots, last_stat })
 }
 
 /// What a session of the caller depends on, directly or not: its own id, and every

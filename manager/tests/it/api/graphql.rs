@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use backendai_manager::app::agent_load;
-use backendai_rpc::manager_api::NodeLoad;
-use backendai_types::AgentId;
+use backendai_manager::app::statistics;
+use backendai_rpc::statistics::{Metric, Metrics, NodeMetrics, Packed, Statistics, Unit};
+use backendai_types::KernelId;
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -132,6 +132,19 @@ async fn the_stock_clients_session_info_is_answered_in_the_order_asked() {
     );
 }
 
+fn figures(agent: &str, kernel: KernelId) -> Statistics {
+    let one = |name: &str, metric| Metrics::from([(name.to_owned(), metric)]);
+    let cpu = Metric::new(Unit::Percent, 25.0).of(200.0);
+    let node = NodeMetrics { node: one("cpu_util", cpu), ..NodeMetrics::default() };
+    let mem = Metric::new(Unit::Bytes, 512.0).of(1024.0);
+    Statistics {
+        agent_id: agent.into(),
+        valid_s: 60,
+        node: Packed::pack(&node),
+        kernels: vec![(kernel, Packed::pack(&one("mem", mem)))],
+    }
+}
+
 #[tokio::test]
 async fn the_stock_clients_agent_queries_are_answered() {
     let world = World::start().await;
@@ -141,19 +154,29 @@ async fn the_stock_clients_agent_queries_are_answered() {
                            "order": null, "limit": 20, "offset": 0});
     assert_eq!(
         world.gql(key, AGENTS, variables).await,
-        r#"{"data":{"agent_list":{"items":[{"id":"i-1","status":"ALIVE","architecture":"x86_64","scaling_group":"default","region":"local","first_contact":"2026-11-21T03:46:21.616156+00:00","cpu_cur_pct":null,"mem_cur_bytes":0.0,"available_slots":"{\"cpu\": \"20\", \"mem\": \"49479278592\"}","occupied_slots":"{\"cpu\": \"1\", \"mem\": \"536870912\"}"}],"total_count":1}}}"#
+        r#"{"data":{"agent_list":{"items":[{"id":"i-1","status":"ALIVE","architecture":"x86_64","scaling_group":"default","region":"local","first_contact":"2026-11-21T03:46:21.616156+00:00","cpu_cur_pct":0.0,"mem_cur_bytes":0.0,"available_slots":"{\"cpu\": \"20\", \"mem\": \"49479278592\"}","occupied_slots":"{\"cpu\": \"1\", \"mem\": \"536870912\"}"}],"total_count":1}}}"#
     );
-    let load = NodeLoad { cpu_pct: 12.5, mem_bytes: 494792785 };
-    agent_load::note(&world.app.redis, &AgentId::from("i-1"), load).await;
+    let kernel = "e664959e-6296-4e5e-8fe7-cb700a396cca".parse().unwrap();
+    statistics::store(&world.app.redis, &figures("i-1", kernel)).await;
     let query = "query($agent_id: String!) {\n    agent(agent_id: $agent_id) {id status region architecture first_contact cpu_cur_pct available_slots occupied_slots hardware_metadata live_stat local_config}\n}\n";
     let reply = world.gql(key, query, json!({"agent_id": "i-1"})).await;
     assert!(reply.contains(r#""hardware_metadata":null"#), "{reply}");
     assert!(reply.contains(r#""cpu_cur_pct":12.5"#), "{reply}");
-    assert!(reply.contains(r#"\"pct\": \"1.00\", \"unit_hint\": \"bytes\""#), "{reply}");
+    let live_stat = r#"{\"node\": {\"cpu_util\": {\"current\": \"25\", \"capacity\": \"200\", \"pct\": \"12.50\", \"unit_hint\": \"pct\"}}, \"devices\": {}}"#;
+    assert!(reply.contains(live_stat), "{reply}");
     assert!(!reply.contains("errors"), "{reply}");
     assert_eq!(
         world.gql(key, query, json!({"agent_id": "nope"})).await,
         r#"{"data":{"agent":null}}"#
+    );
+    let query =
+        "{ agents(scaling_group: \"default\") { compute_containers { live_stat last_stat } } }";
+    let mem = r#"{\"mem\": {\"current\": \"512\", \"capacity\": \"1024\", \"pct\": \"50.00\", \"unit_hint\": \"bytes\"}}"#;
+    assert_eq!(
+        world.gql(key, query, json!({})).await,
+        format!(
+            r#"{{"data":{{"agents":[{{"compute_containers":[{{"live_stat":"{mem}","last_stat":"{mem}"}}]}}]}}}}"#
+        )
     );
     let query = "{ agents(scaling_group: \"default\") { container_count compute_containers { id } mem_slots } }";
     assert_eq!(

@@ -11,6 +11,7 @@ use backendai_rpc::call::{
     CallContext, CallError, Client, Connection, ErrorKind, RemoteError, Service,
 };
 use backendai_rpc::manager_api::*;
+use backendai_rpc::statistics::{Metric, Metrics, Packed, Unit};
 use backendai_rpc::transport::MemoryConnection;
 use backendai_types::image::ServicePort;
 use backendai_types::{AgentId, KernelId, SessionId, SlotName, SlotType};
@@ -19,6 +20,12 @@ use rust_decimal::Decimal;
 
 /// How often a played agent sends heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// The figures of every kernel.
+pub fn figures() -> Metrics {
+    let mem = Metric::new(Unit::Bytes, 512.0).of(1024.0);
+    Metrics::from([("mem".to_owned(), mem)])
+}
 
 /// What the agent does with a request for kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +111,6 @@ impl FakeAgent {
                 incarnation: state.incarnation,
                 info: state.info_wanted.then(|| self.info()),
                 kernels: kernels.collect(),
-                load: NodeLoad::default(),
             }
         };
         for manager in self.clients() {
@@ -251,7 +257,9 @@ impl AgentApi for FakeAgent {
                 state.destroyed.push((kernel, request.reason.clone()));
                 let reason =
                     if known { request.reason.clone() } else { "already-terminated".into() };
-                let change = KernelChange::Terminated { reason, exit_code: Some(137) };
+                let exit_code = Some(137);
+                let metrics = Some(Packed::pack(&figures()));
+                let change = KernelChange::Terminated { reason, exit_code, metrics };
                 events.push(Self::event(kernel, session, change));
             }
         }
@@ -298,6 +306,14 @@ impl AgentApi for FakeAgent {
         _: OpenStream,
     ) -> Result<StreamTicket, RemoteError> {
         Err(RemoteError::new(ErrorKind::ConnectionRefused, "there is nothing to reach"))
+    }
+
+    async fn kernel_metrics(
+        &self,
+        _: CallContext,
+        _: KernelCall,
+    ) -> Result<Option<Packed<Metrics>>, RemoteError> {
+        Ok(Some(Packed::pack(&figures())))
     }
 
     async fn kernel_log(&self, _: CallContext, _: KernelCall) -> Result<KernelLog, RemoteError> {

@@ -154,8 +154,8 @@ async fn a_cluster_ends_with_its_main_kernel_and_survives_a_sub() {
             );
             let kernel = world.value(&sql).await.parse().unwrap();
             agent.state.lock().kernels.remove(&kernel);
-            let change =
-                KernelChange::Terminated { reason: "self-terminated".into(), exit_code: Some(1) };
+            let (reason, exit_code) = ("self-terminated".into(), Some(1));
+            let change = KernelChange::Terminated { reason, exit_code, metrics: None };
             agent.report(vec![FakeAgent::event(kernel, id, change)]).await;
         }
     };

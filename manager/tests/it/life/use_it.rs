@@ -6,7 +6,7 @@ use backendai_manager::app::session::execute::{self, ExecuteRequest};
 use backendai_manager::app::session::{CreateSession, logs, query};
 use backendai_rpc::agent_api::{ExecuteMode, RunStatus};
 use backendai_types::{ClusterMode, SessionStatus};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{World, request, user};
 
@@ -25,7 +25,8 @@ async fn a_session_runs_and_ends_and_tells_each_step_once() {
     assert_eq!(by_id.session.name, "sess-one");
 
     let stats = world.destroy("sess-one", false).await.unwrap();
-    assert_eq!(stats, [json!({"status": "terminated", "version": 2})]);
+    let mem = json!({"current": "512", "capacity": "1024", "pct": "50.00", "unit_hint": "bytes"});
+    assert_eq!(stats, [json!({"mem": mem, "status": "terminated", "version": 2})]);
     let session = world.until_status(id, SessionStatus::Terminated).await;
     assert_eq!(session.status_info.as_deref(), Some("user-requested"));
     world.until_empty().await;
@@ -51,6 +52,8 @@ async fn a_session_runs_and_ends_and_tells_each_step_once() {
     );
     let exit_code = "SELECT exit_code FROM kernels";
     assert_eq!(world.value(exit_code).await, "137");
+    let last_stat = world.value("SELECT last_stat::text FROM kernels").await;
+    assert_eq!(serde_json::from_str::<Value>(&last_stat).unwrap(), json!({"mem": mem}));
     world.destroy("sess-one", false).await.unwrap_err();
 }
 
