@@ -18,6 +18,7 @@ use backendai_service::config::HostPort;
 use backendai_types::AgentId;
 
 use crate::backend::ContainerBackend;
+use crate::commit::Commits;
 use crate::config::{AffinityPolicy, AgentConfig};
 use crate::core::{Clock, Core, EngineState, KernelSettings};
 use crate::epoch::EpochFence;
@@ -265,6 +266,7 @@ fn open_core(
             container.port_range,
             lifecycle.clone(),
         ),
+        commits: Commits::new(config.agent.image_commit_path.clone()),
         epoch: EpochFence::open(epoch.clone()).map_err(at(&epoch))?,
         creations: Semaphore::new(config.agent.kernel_creation_concurrency),
         engine: watch::Sender::new(EngineState::NotReached),

@@ -13,6 +13,7 @@ use backendai_service::Lifecycle;
 use backendai_types::{AgentId, KernelId};
 
 use crate::backend::{BackendError, ContainerBackend, Fingerprint};
+use crate::commit::Commits;
 use crate::epoch::EpochFence;
 use crate::events::EventQueue;
 use crate::kernel::record::RecordStore;
@@ -52,6 +53,8 @@ pub struct Core {
     pub streams: StreamGate,
     /// How busy the node and its kernels are.
     pub statistics: Statistics,
+    /// Archives made of kernels' containers.
+    pub commits: Commits,
     /// The fence against replaced managers.
     pub epoch: EpochFence,
     /// How many containers may be made at once.

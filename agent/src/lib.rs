@@ -18,6 +18,7 @@
 
 mod agent;
 pub mod backend;
+pub mod commit;
 pub mod config;
 pub mod core;
 pub mod epoch;

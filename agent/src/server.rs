@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use backendai_rpc::agent_api::{
-    AgentApi, Complete, CreateKernels, DestroyKernels, DeviceHealth, Execute, ExecuteReply, Hello,
-    HelloReply, KernelCall, KernelLog, KernelSpec, OpenStream, ServiceStart, SessionSpec,
-    StartService, StopService, StreamTicket,
+    AgentApi, CommitKernel, CommitState, Complete, CreateKernels, DestroyKernels, DeviceHealth,
+    Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, KernelSpec, OpenStream,
+    ServiceStart, SessionSpec, StartService, StopService, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase};
@@ -17,6 +17,7 @@ use backendai_rpc::statistics::{Metrics, Packed};
 use backendai_types::{KernelId, SessionId};
 
 use crate::backend::BackendError;
+use crate::commit;
 use crate::core::{Core, EngineState, chain};
 use crate::kernel::record::{KernelRecord, KernelState};
 use crate::kernel::registry::{Kernel, blocking, not_found};
@@ -231,6 +232,15 @@ impl AgentApi for AgentServer {
     ) -> Result<Option<Packed<Metrics>>, RemoteError> {
         let kernel = self.kernel(request.kernel_id)?;
         Ok(self.core.statistics.kernel(kernel.id).map(|metrics| Packed::pack(&metrics)))
+    }
+
+    async fn commit(
+        &self,
+        _: CallContext,
+        request: CommitKernel,
+    ) -> Result<CommitState, RemoteError> {
+        self.check_engine()?;
+        commit::commit(&self.core, request).await
     }
 
     async fn hardware(

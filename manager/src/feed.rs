@@ -42,6 +42,8 @@ struct Latest {
 #[derive(Clone, Default)]
 pub struct Feed {
     latest: Arc<watch::Sender<Latest>>,
+    /// As in `latest`, for those who only want to know that there is news.
+    settled: Arc<watch::Sender<Option<i64>>>,
 }
 
 impl Feed {
@@ -61,8 +63,16 @@ impl Feed {
         self.latest.receiver_count()
     }
 
-    fn settled(&self) -> Option<i64> {
-        self.latest.borrow().settled
+    /// Up to which sequence number everything is known; `None` before the first look.
+    pub fn settled(&self) -> Option<i64> {
+        *self.settled.borrow()
+    }
+
+    /// Waits until something after this sequence number is known. Cancel-safe.
+    pub async fn settled_beyond(&self, seq: i64) {
+        let mut settled = self.settled.subscribe();
+        // The sender is borrowed, so the wait cannot fail.
+        let _ = settled.wait_for(|settled| settled.is_some_and(|settled| settled > seq)).await;
     }
 }
 
@@ -111,11 +121,6 @@ impl Subscription {
                 return Ok(news);
             }
         }
-    }
-
-    /// Everything up to this sequence number has been handed out.
-    pub fn position(&self) -> i64 {
-        self.position
     }
 }
 
@@ -194,4 +199,5 @@ async fn until_settled(
 fn tell(feed: &Feed, after: i64, settled: i64, news: Vec<Arc<TransitionView>>) {
     let transitions = news.into();
     feed.latest.send_replace(Latest { settled: Some(settled), after, transitions });
+    feed.settled.send_replace(Some(settled));
 }

@@ -151,6 +151,7 @@ impl Deployment<'_> {
                 "rpc-listen-addr": format!("127.0.0.1:{}", agent.rpc_port),
                 "scaling-group": "default",
                 "var-base-path": dir.join("var"),
+                "image-commit-path": dir.join("commit"),
                 "ipc-base-path": ipc,
             },
             "container": {

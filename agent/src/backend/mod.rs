@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,28 @@ pub trait ContainerBackend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::NoSuchContainer`], or the engine does not answer.
     async fn logs(&self, id: &str, max_bytes: usize) -> Result<Vec<u8>, BackendError>;
+
+    /// Makes an image of a container's files, also while it runs.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSuchContainer`], or the engine does not answer.
+    async fn snapshot(&self, id: &str, image: &str) -> Result<(), BackendError>;
+
+    /// An image as an archive that an engine can load, in pieces. The stream is to be read
+    /// to its end, or the archive is not whole.
+    fn export_image(&self, image: &str) -> BoxStream<'static, Result<Bytes, BackendError>>;
+
+    /// Removes an image by name. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// The engine does not answer, or the image is in use.
+    async fn remove_image(&self, image: &str) -> Result<(), BackendError>;
+
+    /// Names of the images of a repository that were made of the owner's containers.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    async fn snapshots(&self, repository: &str, owner: &str) -> Result<Vec<String>, BackendError>;
 
     /// Starts and ends of containers with that owner from `since` on. The stream ends or
     /// fails when the engine goes away; the reader then lists and subscribes anew.

@@ -79,6 +79,8 @@ pub struct AgentSection {
     pub ipc_base_path: PathBuf,
     /// Folder of what must survive a restart: kernel records, keys, logs to hand over.
     pub var_base_path: PathBuf,
+    /// Folder of the archives that committed sessions become.
+    pub image_commit_path: PathBuf,
     /// Host name or address by which users reach apps; the RPC host if absent.
     pub public_host: Option<String>,
     /// `local` on premises.
@@ -120,8 +122,6 @@ pub struct AgentSection {
     #[serde(skip_serializing)]
     block_compute_plugins: Unused,
     #[serde(skip_serializing)]
-    image_commit_path: Unused,
-    #[serde(skip_serializing)]
     abuse_report_path: Unused,
     #[serde(skip_serializing)]
     force_terminate_abusing_containers: Unused,
@@ -142,6 +142,7 @@ impl Default for AgentSection {
             id: None,
             ipc_base_path: PathBuf::from("/tmp/backend.ai/ipc"),
             var_base_path: PathBuf::from("./var/lib/backend.ai"),
+            image_commit_path: PathBuf::from("./tmp/backend.ai/commit"),
             public_host: None,
             region: "local".to_owned(),
             scaling_group: "default".to_owned(),
@@ -161,7 +162,6 @@ impl Default for AgentSection {
             metadata_server_port: Unused,
             allow_compute_plugins: Unused,
             block_compute_plugins: Unused,
-            image_commit_path: Unused,
             abuse_report_path: Unused,
             force_terminate_abusing_containers: Unused,
         }

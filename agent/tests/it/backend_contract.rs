@@ -201,6 +201,28 @@ async fn images_are_listed_with_their_ids(bench: Bench) {
     assert_eq!(listed.id, image.id);
 }
 
+async fn a_snapshot_is_exported_and_removed(bench: Bench) {
+    let backend = &bench.backend;
+    let container = backend.create(&bench.spec(SLEEPER)).await.unwrap();
+    backend.start(&container).await.unwrap();
+    let repository = format!("contract-{}", Uuid::new_v4().simple());
+    let image = format!("{repository}:one");
+    backend.snapshot(&container.id, &image).await.unwrap();
+    let made = backend.snapshots(&repository, &bench.owner).await.unwrap();
+    assert_eq!(made, std::slice::from_ref(&image));
+    assert!(backend.snapshots(&repository, "nobody").await.unwrap().is_empty());
+    let pieces: Vec<_> = backend.export_image(&image).collect().await;
+    let size: usize = pieces.into_iter().map(|piece| piece.unwrap().len()).sum();
+    assert!(size > 0);
+    backend.remove_image(&image).await.unwrap();
+    backend.remove_image(&image).await.unwrap();
+    assert!(backend.snapshots(&repository, &bench.owner).await.unwrap().is_empty());
+    let missing = backend.export_image(&image).collect::<Vec<_>>().await;
+    assert!(missing.iter().any(Result::is_err));
+    let error = backend.snapshot("no-such-container", &image).await.unwrap_err();
+    assert!(matches!(error, BackendError::NoSuchContainer(_)), "{error:?}");
+}
+
 async fn the_host_is_described(bench: Bench) {
     let fingerprint = bench.backend.fingerprint().await.unwrap();
     assert!(!fingerprint.cores.is_empty());
@@ -257,6 +279,7 @@ contract! {
     is_found_again_by_its_owner
     what_is_not_there_is_told_or_harmless
     images_are_listed_with_their_ids
+    a_snapshot_is_exported_and_removed
     the_host_is_described
     it_is_counted_while_it_runs
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail there")]
 
 mod backend_contract;
+mod commits;
 mod config;
 mod daemon;
 mod docker_kernels;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use backendai_types::image::ServicePort;
-use backendai_types::{ClusterMode, KernelId, ResourceSlots, SessionId, SessionType};
+use backendai_types::{
+    BackgroundTaskId, ClusterMode, KernelId, ResourceSlots, SessionId, SessionType,
+};
 
 use crate::statistics::{Metrics, Packed};
 
@@ -48,6 +50,9 @@ crate::rpc_api! {
         fn kernel_log(KernelCall) -> KernelLog, timeout INTERACTIVE_TIMEOUT;
         /// A kernel's figures of this moment; `None` where it is not counted (yet).
         fn kernel_metrics(KernelCall) -> Option<Packed<Metrics>>, timeout METRICS_TIMEOUT;
+        /// Begins to write the kernel's container into an archive on the agent's host, or
+        /// takes up the commit with this id, and tells how far it is.
+        fn commit(CommitKernel) -> CommitState, timeout INTERACTIVE_TIMEOUT;
         /// Health of the host's devices, by device kind.
         fn hardware(Hello) -> BTreeMap<String, DeviceHealth>, timeout COMMAND_TIMEOUT;
     }
@@ -368,6 +373,41 @@ pub struct KernelLog {
     /// Raw bytes, stdout and stderr as they came.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
+}
+
+/// An archive that is wanted of a kernel's container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommitKernel {
+    /// Which commit: two calls with one id are about the same.
+    pub commit_id: BackgroundTaskId,
+    /// The kernel.
+    pub kernel_id: KernelId,
+    /// Folder of the archive, below the agent's folder for commits.
+    pub subdir: String,
+    /// The archive's name.
+    pub filename: String,
+    /// How long the answer may wait for the end.
+    pub wait_ms: u64,
+}
+
+/// How far a commit is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommitState {
+    /// It is under way.
+    Ongoing {
+        /// What the engine has given out so far, before compression.
+        bytes: u64,
+    },
+    /// The archive is whole.
+    Done {
+        /// Its size.
+        bytes: u64,
+    },
+    /// There will be no archive.
+    Failed {
+        /// Why.
+        message: String,
+    },
 }
 
 /// Health of one kind of device.

@@ -28,6 +28,7 @@ pub mod preset_view;
 mod row;
 pub mod scaling_group;
 pub mod session;
+pub mod session_callback;
 pub mod session_graph;
 pub mod session_list_view;
 pub mod site_view;

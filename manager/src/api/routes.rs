@@ -12,7 +12,10 @@ use warp::reply::Response;
 
 use super::call::Call;
 use super::problem::Problem;
-use super::rest::{auth, manager, resource, service, session, session_logs, session_relations};
+use super::rest::{
+    auth, manager, resource, service, session, session_commit, session_history, session_logs,
+    session_relations,
+};
 use super::{events, graphql, stream};
 
 /// Who may use a route.
@@ -107,6 +110,10 @@ routes! {
     GET "/stream/session/{name}/pty", User, Read => stream::terminal::pty;
     GET "/stream/session/{name}/tcpproxy", User, Read => stream::proxy::proxy;
     GET "/stream/session/{name}/httpproxy", User, Read => stream::proxy::proxy;
+
+    POST "/session/{name}/commit", User, All => session_commit::commit;
+    GET "/session/{name}/commit", User, All => session_commit::status;
+    GET "/session/{name}/status-history", User, Read => session_history::status_history;
 
     GET "/events/background-task", User, Read => events::background_task::background_task;
     GET "/events/session", User, Read => events::session::session;

@@ -17,6 +17,7 @@ mod calls;
 mod deadlines;
 mod reap_sessions;
 mod schedule_sessions;
+mod session_callbacks;
 mod start_sessions;
 
 use std::sync::Arc;
@@ -105,6 +106,11 @@ pub fn start(
     spawn(
         "agent_liveness",
         Box::new(move || Box::new(agent_liveness::AgentLiveness::new(&a, e.clone()))),
+    );
+    let a = app.clone();
+    spawn(
+        "session_callbacks",
+        Box::new(move || Box::new(session_callbacks::SessionCallbacks::new(a.clone()))),
     );
     let a = app.clone();
     spawn(

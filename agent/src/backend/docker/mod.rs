@@ -2,6 +2,7 @@
 
 mod image;
 mod limits;
+mod snapshot;
 mod spec;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,7 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
     StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -307,6 +309,26 @@ impl ContainerBackend for DockerBackend {
             tail.push(&piece.into_bytes());
         }
         Ok(tail.into_bytes())
+    }
+
+    async fn snapshot(&self, id: &str, image: &str) -> Result<(), BackendError> {
+        snapshot::make(self.docker().await?, id, image).await
+    }
+
+    fn export_image(&self, image: &str) -> BoxStream<'static, Result<Bytes, BackendError>> {
+        let Some(engine) = self.engine.get() else {
+            let error = BackendError::Unavailable("never reached so far".into());
+            return futures::stream::iter([Err(error)]).boxed();
+        };
+        snapshot::export(&engine.docker, image)
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), BackendError> {
+        snapshot::remove(self.docker().await?, image).await
+    }
+
+    async fn snapshots(&self, repository: &str, owner: &str) -> Result<Vec<String>, BackendError> {
+        snapshot::list(self.docker().await?, repository, owner).await
     }
 
     fn events(

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -116,6 +117,14 @@ struct State {
     by_kernel: HashMap<String, Script>,
     containers: BTreeMap<String, Container>,
     created: usize,
+    /// Images made of containers, by name.
+    snapshots: BTreeMap<String, Snapshot>,
+}
+
+/// An image made of a container.
+struct Snapshot {
+    owner: Option<String>,
+    files: Bytes,
 }
 
 struct Container {
@@ -450,6 +459,51 @@ impl ContainerBackend for DummyBackend {
         let id = Self::find(&state, id).ok_or_else(missing)?;
         let log = &state.containers[&id].script.log;
         Ok(log[log.len().saturating_sub(max_bytes)..].to_vec())
+    }
+
+    async fn snapshot(&self, id: &str, image: &str) -> Result<(), BackendError> {
+        self.check()?;
+        let mut state = self.inner.state.lock();
+        let missing = || BackendError::NoSuchContainer(id.to_owned());
+        let id = Self::find(&state, id).ok_or_else(missing)?;
+        let container = &state.containers[&id];
+        let snapshot = Snapshot {
+            owner: container.spec.labels.get(labels::OWNER).cloned(),
+            files: format!("files of {}", container.spec.name).into(),
+        };
+        state.snapshots.insert(image.to_owned(), snapshot);
+        Ok(())
+    }
+
+    fn export_image(&self, image: &str) -> BoxStream<'static, Result<Bytes, BackendError>> {
+        let files = self.inner.state.lock().snapshots.get(image).map(|found| found.files.clone());
+        let pieces = match (self.check(), files) {
+            (Err(error), _) => vec![Err(error)],
+            (Ok(()), Some(files)) => {
+                files.chunks(8).map(|b| Ok(Bytes::copy_from_slice(b))).collect()
+            }
+            (Ok(()), None) => vec![Err(BackendError::ImageNotAvailable {
+                name: image.to_owned(),
+                source: "the engine does not have it".into(),
+            })],
+        };
+        futures::stream::iter(pieces).boxed()
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), BackendError> {
+        self.check()?;
+        self.inner.state.lock().snapshots.remove(image);
+        Ok(())
+    }
+
+    async fn snapshots(&self, repository: &str, owner: &str) -> Result<Vec<String>, BackendError> {
+        self.check()?;
+        let prefix = format!("{repository}:");
+        let state = self.inner.state.lock();
+        let owned = state.snapshots.iter().filter(|(name, snapshot)| {
+            name.starts_with(&prefix) && snapshot.owner.as_deref() == Some(owner)
+        });
+        Ok(owned.map(|(name, _)| name.clone()).collect())
     }
 
     fn events(

@@ -220,6 +220,7 @@ impl World {
         config.agent.id = Some(format!("i-test-{}", uuid::Uuid::new_v4().simple()));
         config.agent.rpc_listen_addr.host = "127.0.0.1".into();
         config.agent.var_base_path = dir.path().join("var");
+        config.agent.image_commit_path = dir.path().join("commit");
         config.agent.ipc_base_path = dir.path().join("ipc");
         config.container.scratch_root = dir.path().join("scratch");
         config.container.runner_path = PathBuf::from("/bin/true");

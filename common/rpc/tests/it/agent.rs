@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backendai_rpc::agent_api::{
-    AgentApi, AgentClient, AgentService, Complete, CreateKernels, DestroyKernels, DeviceHealth,
-    Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, OpenStream, RunStatus,
-    STREAM_TOKEN_LEN, ServiceStart, StartService, StopService, StreamTarget, StreamTicket,
+    AgentApi, AgentClient, AgentService, CommitKernel, CommitState, Complete, CreateKernels,
+    DestroyKernels, DeviceHealth, Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog,
+    OpenStream, RunStatus, STREAM_TOKEN_LEN, ServiceStart, StartService, StopService, StreamTarget,
+    StreamTicket,
 };
 use backendai_rpc::call::{CallContext, CallError, ErrorKind, RemoteError, Service};
 use backendai_rpc::statistics::{Metrics, Packed};
@@ -109,6 +110,15 @@ impl AgentApi for FakeAgent {
     ) -> Result<KernelLog, RemoteError> {
         self.check(request.kernel_id)?;
         Ok(KernelLog { bytes: (0..LOG_BYTES).map(|index| (index % 251) as u8).collect() })
+    }
+
+    async fn commit(
+        &self,
+        _: CallContext,
+        request: CommitKernel,
+    ) -> Result<CommitState, RemoteError> {
+        self.check(request.kernel_id)?;
+        Ok(CommitState::Ongoing { bytes: 0 })
     }
 
     async fn hardware(

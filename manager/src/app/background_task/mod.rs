@@ -34,12 +34,15 @@ use serde_json::{Value, json};
 use tokio::sync::watch as latest;
 use uuid::Uuid;
 
+use super::session::commit;
 use super::{Result, SharedApp};
 
 /// Progress is written no more often: what lies between two writes nobody needs to see.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause before a write that failed is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Names of the tasks whose work another process can carry on.
+const CARRIED_ON: &[&str] = &[commit::TASK];
 /// How often a task whose subject comes and goes is tried to begin.
 const ATTEMPTS: u32 = 3;
 
@@ -314,9 +317,17 @@ pub async fn keep_leases(app: SharedApp, lifecycle: Lifecycle) {
 /// PostgreSQL failed.
 pub async fn carry_on(app: &SharedApp) -> Result<()> {
     let tx = app.datastore.autocommit().await?;
-    for id in tx.background_tasks_fail_abandoned(&[]).await? {
+    for id in tx.background_tasks_fail_abandoned(CARRIED_ON).await? {
         tracing::warn!(task.id = %id, "a background task ended with its manager");
         app.wake.background_task(id);
+    }
+    let manager = app.config.manager_id();
+    for task in tx.background_tasks_take_over(CARRIED_ON, runner(app, &manager)).await? {
+        tracing::info!(task.id = %task.id, task.name, "carrying on a background task");
+        match task.name.as_str() {
+            commit::TASK => commit::carry_on(app, &task)?,
+            other => tracing::error!(task.id = %task.id, "nothing carries on {other}"),
+        }
     }
     tx.background_tasks_purge().await?;
     Ok(())

@@ -3,6 +3,7 @@
 //! [`create`] writes what is wanted and waits, if asked to, until the tasks made it so;
 //! [`destroy`] likewise. [`lookup`] is the one rule by which a name or id finds a session.
 
+pub mod commit;
 pub mod create;
 pub mod destroy;
 pub mod events;

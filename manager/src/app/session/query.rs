@@ -6,6 +6,7 @@ use backendai_datastore::kernel::Kernel;
 use backendai_datastore::session::Session;
 use backendai_datastore::session_graph::SessionNode;
 use backendai_types::{KernelStatus, ResourceSlots, SessionId};
+use chrono::{DateTime, Utc};
 
 use serde_json::Value;
 
@@ -122,4 +123,22 @@ pub async fn sync_agent(app: &SharedApp, agent: &str) -> Result<()> {
     app.wake.task(Task::StartSessions);
     app.wake.task(Task::ReapSessions);
     Ok(())
+}
+
+/// When a session first came to each of its statuses, in order of time. Ended sessions
+/// have a history too.
+///
+/// # Errors
+/// No such session, or its keypair is none of the caller's business.
+pub async fn status_history(
+    app: &SharedApp,
+    context: &RequestContext,
+    reference: &str,
+    owner_access_key: Option<&str>,
+) -> Result<Vec<(String, DateTime<Utc>)>> {
+    let owner = lookup::resolve_owner(app, context, owner_access_key).await?;
+    let session = lookup::find_any(app, &owner, reference).await?;
+    let db = app.datastore.autocommit().await?;
+    let mut histories = db.session_histories(&[session.id]).await?;
+    Ok(histories.remove(&session.id).unwrap_or_default())
 }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod background_task;
+mod commit;
 mod events;
 mod execute;
 mod graphql;

@@ -320,6 +320,10 @@ impl AgentApi for FakeAgent {
         Ok(KernelLog { bytes: b"live \xff log".to_vec() })
     }
 
+    async fn commit(&self, _: CallContext, _: CommitKernel) -> Result<CommitState, RemoteError> {
+        Ok(CommitState::Done { bytes: 0 })
+    }
+
     async fn hardware(
         &self,
         _: CallContext,

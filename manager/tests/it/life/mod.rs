@@ -2,6 +2,7 @@
 //! that are played by the test over connections in memory.
 
 mod agent;
+mod callbacks;
 mod ends;
 mod failures;
 mod leaders;
