@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{SignedClient, StockClient, Venv};
 use crate::daemon::{AgentProcess, ManagerProcess, kernel_runner};
-use crate::deployment::{Deployment, Plan, sweep_owner};
+use crate::deployment::{Deployment, Plan, merge, sweep_owner};
 use crate::images::{self, Image};
 use crate::layout::Layout;
 use crate::ports::Ports;
@@ -27,6 +27,10 @@ use crate::site::{Identities, Identity, Site, create_database, drop_database, pr
 pub const PREFIX: &str = "t";
 /// Set by `./halfstack test` when everything shared is known to be there: the template's id.
 pub const PREPARED: &str = "HALFSTACK_PREPARED";
+/// What daemons of tests log: enough to understand a failure from it alone.
+const LOG_FILTER: &str = "info,backendai_manager=debug,backendai_agent=debug";
+/// Lines of each log shown when a test fails.
+const LOG_LINES: usize = 300;
 
 /// What all tests of a run share.
 #[derive(Debug)]
@@ -237,7 +241,13 @@ impl Builder {
             dir: &dir,
             lifetime: Lifetime::Caller,
         };
-        deployment.write_manager_config(&self.manager_config)?;
+        let configured = |own: &Value| {
+            let mut config = json!({ "logging": { "level": LOG_FILTER } });
+            merge(&mut config, own);
+            config
+        };
+        let agent_config = configured(&self.agent_config);
+        deployment.write_manager_config(&configured(&self.manager_config))?;
         if self.private_servers {
             let site = Site {
                 layout: &layout,
@@ -254,7 +264,7 @@ impl Builder {
         let manager = deployment.manager()?;
         let mut agents = Vec::new();
         for agent in &plan.agents {
-            agents.push(deployment.agent(agent, &runner, &self.agent_config)?);
+            agents.push(deployment.agent(agent, &runner, &agent_config)?);
         }
         let mut docker_proxy = None;
         if self.docker_proxy {
@@ -432,7 +442,7 @@ impl Drop for TestCluster {
             let logs = std::iter::once(self.manager.process.log())
                 .chain(self.agents.iter().map(|agent| agent.process.log()));
             for log in logs {
-                eprintln!("--- the end of {}\n{}", log.display(), tail(log, 60));
+                eprintln!("--- the end of {}\n{}", log.display(), tail(log, LOG_LINES));
             }
         }
         // The test's own runtime cannot be waited on from here.
