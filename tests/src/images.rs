@@ -4,7 +4,6 @@
 //! keyed by a hash of everything they are made of. Docker has them too, tagged for this
 //! stack's registry, so that a first session does not wait for a pull.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -12,34 +11,15 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::client::Venv;
 use crate::layout::Layout;
 use crate::process::{is_root, lock, run};
 use crate::progress::{Progress, Step};
 use crate::servers::{Server, remove_dir};
 
-/// Packages of the `python-ipykernel` image, pinned so that the image is the same next year.
-const PYPI: [&str; 3] = ["ipykernel==7.4.0", "numpy==2.4.6", "matplotlib==3.11.2"];
-/// Interpreter of the python images: that of the Debian release below.
-const PYTHON: &str = "3.11";
-const DEBIAN: &str = "bookworm";
-/// Debian packages beside debootstrap's smallest set.
-const PACKAGES: &str = "python3,ca-certificates";
-/// What nobody reads in a container: half of the files' size.
-const TRIM: [&str; 10] = [
-    "usr/share/doc",
-    "usr/share/man",
-    "usr/share/locale",
-    "usr/share/info",
-    "usr/share/lintian",
-    "usr/share/bash-completion",
-    "var/cache/apt",
-    "var/cache/debconf",
-    "var/lib/apt/lists",
-    "var/log",
-];
+mod rootfs;
+
 /// Raised when the steps below change in a way the other ingredients do not show.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// One of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +32,28 @@ pub enum Image {
     Busybox,
     /// One static program and nothing else.
     Scratch,
+    /// The python image with compilers and interpreters, for programs in C.
+    C,
+    /// The same for C++,
+    Cpp,
+    /// Lua,
+    Lua,
+    /// and PHP.
+    Php,
 }
 
 impl Image {
     /// All images; each after those it is made from.
-    pub const ALL: [Self; 4] = [Self::Python, Self::PythonIpykernel, Self::Busybox, Self::Scratch];
+    pub const ALL: [Self; 8] = [
+        Self::Python,
+        Self::PythonIpykernel,
+        Self::Busybox,
+        Self::Scratch,
+        Self::C,
+        Self::Cpp,
+        Self::Lua,
+        Self::Php,
+    ];
 
     /// Its short name, also its alias in the example site.
     pub fn name(self) -> &'static str {
@@ -65,6 +62,10 @@ impl Image {
             Self::PythonIpykernel => "python-ipykernel",
             Self::Busybox => "busybox",
             Self::Scratch => "scratch",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::Lua => "lua",
+            Self::Php => "php",
         }
     }
 
@@ -74,6 +75,9 @@ impl Image {
             Self::Python | Self::PythonIpykernel => "3.11-debian12",
             Self::Busybox => "1.35",
             Self::Scratch => "1",
+            Self::C | Self::Cpp => "12-debian12",
+            Self::Lua => "5.4-debian12",
+            Self::Php => "8.2-debian12",
         }
     }
 
@@ -93,21 +97,43 @@ impl Image {
             Self::PythonIpykernel => include_str!("../images/python-ipykernel/Dockerfile"),
             Self::Busybox => include_str!("../images/busybox/Dockerfile"),
             Self::Scratch => include_str!("../images/scratch/Dockerfile"),
+            Self::C => include_str!("../images/c/Dockerfile"),
+            Self::Cpp | Self::Lua | Self::Php => include_str!("../images/language/Dockerfile"),
+        }
+    }
+
+    /// The image it adds to.
+    fn base(self) -> Option<Self> {
+        match self {
+            Self::Python | Self::Busybox | Self::Scratch => None,
+            Self::PythonIpykernel | Self::C => Some(Self::Python),
+            Self::Cpp | Self::Lua | Self::Php => Some(Self::C),
+        }
+    }
+
+    /// The language's program, for images that add nothing but labels.
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Cpp => Some("/usr/bin/g++"),
+            Self::Lua => Some("/usr/bin/lua"),
+            Self::Php => Some("/usr/bin/php"),
+            _ => None,
         }
     }
 }
-
-const HELLO: &str = include_str!("../images/scratch/hello.rs");
 
 /// Names what the images are made of.
 fn key() -> String {
     let mut hash = Sha256::new();
     hash.update(RECIPE.to_le_bytes());
-    hash.update([DEBIAN, PACKAGES, HELLO, std::env::consts::ARCH].join("\n"));
-    hash.update(PYPI.join("\n"));
-    hash.update(TRIM.join("\n"));
+    hash.update(std::env::consts::ARCH);
+    for ingredient in rootfs::ingredients() {
+        hash.update(ingredient);
+        hash.update("\n");
+    }
     for image in Image::ALL {
         hash.update(image.dockerfile());
+        hash.update(image.program().unwrap_or_default());
     }
     hex::encode(&hash.finalize()[..6])
 }
@@ -194,31 +220,46 @@ async fn build(layout: &Layout, image: Image, step: &mut Step, log: &Path) -> Re
     let rootfs = work.join("rootfs");
     std::fs::create_dir_all(&rootfs)?;
     match image {
-        Image::Python => python_rootfs(&rootfs, step, log).await?,
-        Image::PythonIpykernel => ipykernel_rootfs(layout, &rootfs, step, log).await?,
-        Image::Busybox => busybox_rootfs(&rootfs).await?,
-        Image::Scratch => scratch_rootfs(&work, &rootfs, step, log).await?,
+        Image::Python => rootfs::python(&rootfs, step, log).await?,
+        Image::PythonIpykernel => rootfs::ipykernel(layout, &rootfs, step, log).await?,
+        Image::Busybox => rootfs::busybox(&rootfs).await?,
+        Image::Scratch => rootfs::scratch(&work, &rootfs, step, log).await?,
+        Image::C => rootfs::languages(&Image::Python.local(), &work, &rootfs, step, log).await?,
+        Image::Cpp | Image::Lua | Image::Php => {}
     }
     step.note(&format!("building {}", image.name()));
     let context = work.join("context");
     std::fs::create_dir_all(&context)?;
-    // Only root may read some files of a root file system; those of the others are ours.
-    let mut tar = if image == Image::Python { as_root("tar") } else { Command::new("tar") };
-    tar.arg("-C").arg(&rootfs).args(["--sort=name", "--numeric-owner", "--one-file-system"]);
-    if image != Image::Python {
-        tar.args(["--owner=0", "--group=0", "--mode=u+rwX,go+rX"]);
+    if image.program().is_none() {
+        pack(image, &rootfs, &context.join("rootfs.tar")).await?;
     }
-    run(tar.arg("-cf").arg(context.join("rootfs.tar")).arg(".")).await?;
     std::fs::write(context.join("Dockerfile"), image.dockerfile())?;
     // The classic builder is everywhere, and puts labels where every registry scanner looks.
-    let base = format!("BASE={}", Image::Python.local());
     let mut docker = Command::new("docker");
     docker.env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-t", &image.local()]);
-    if image == Image::PythonIpykernel {
-        docker.args(["--build-arg", &base]);
+    let mut tell = |name: &str, value: &str| {
+        docker.args(["--build-arg", &format!("{name}={value}")]);
+    };
+    if let Some(base) = image.base() {
+        tell("BASE", &base.local());
+    }
+    if let Some(program) = image.program() {
+        tell("RUNTIME", image.name());
+        tell("PROGRAM", program);
     }
     step.run(docker.arg(&context), log).await?;
     clear(&work).await
+}
+
+async fn pack(image: Image, rootfs: &Path, archive: &Path) -> Result<()> {
+    // Only root may read some files of a root file system; those of the others are ours.
+    let mut tar = if image == Image::Python { as_root("tar") } else { Command::new("tar") };
+    tar.arg("-C").arg(rootfs).args(["--sort=name", "--numeric-owner", "--one-file-system"]);
+    if image != Image::Python {
+        tar.args(["--owner=0", "--group=0", "--mode=u+rwX,go+rX"]);
+    }
+    run(tar.arg("-cf").arg(archive).arg(".")).await?;
+    Ok(())
 }
 
 /// Removes a work folder, whose files may be root's.
@@ -236,98 +277,4 @@ fn as_root(program: &str) -> Command {
     let mut command = Command::new("sudo");
     command.arg("-n").arg(program);
     command
-}
-
-async fn python_rootfs(rootfs: &Path, step: &mut Step, log: &Path) -> Result<()> {
-    step.note("debootstrap");
-    let mut debootstrap = as_root("debootstrap");
-    debootstrap.arg("--variant=minbase").arg(format!("--include={PACKAGES}"));
-    debootstrap.arg(DEBIAN).arg(rootfs);
-    // A mirror near by, where the default one cannot be reached.
-    debootstrap.args(std::env::var_os("HALFSTACK_DEBIAN_MIRROR"));
-    step.run(&mut debootstrap, log).await.context("debootstrap (needs root and a mirror)")?;
-    let mut rm = as_root("rm");
-    rm.arg("-rf").args(TRIM.map(|path| rootfs.join(path)));
-    run(&mut rm).await?;
-    run(as_root("mkdir").arg("-p").arg(rootfs.join("var/log")).arg(rootfs.join("home/work")))
-        .await?;
-    Ok(())
-}
-
-async fn ipykernel_rootfs(
-    layout: &Layout,
-    rootfs: &Path,
-    step: &mut Step,
-    log: &Path,
-) -> Result<()> {
-    let venv = Venv::ensure(layout, &Progress::silent()).await?;
-    let site = rootfs.join(format!("usr/local/lib/python{PYTHON}/dist-packages"));
-    step.note("pip install");
-    let mut pip = Command::new(venv.bin().join("python"));
-    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-warn-conflicts"]);
-    pip.args(["--only-binary=:all:", "--python-version", PYTHON, "--target"]).arg(&site).args(PYPI);
-    step.run(&mut pip, log).await?;
-    // Jupyter looks here for kernels; the one pip made names the interpreter of our venv.
-    let share = rootfs.join("usr/local/share");
-    std::fs::create_dir_all(&share)?;
-    std::fs::rename(site.join("share/jupyter"), share.join("jupyter"))?;
-    let spec = serde_json::json!({
-        "argv": ["/usr/bin/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3",
-        "language": "python",
-    });
-    let path = share.join("jupyter/kernels/python3/kernel.json");
-    std::fs::write(path, serde_json::to_vec_pretty(&spec)?)?;
-    run(Command::new("find").arg(&site).args([
-        "-type",
-        "d",
-        "(",
-        "-name",
-        "tests",
-        "-o",
-        "-name",
-        "sample_data",
-        ")",
-        "-prune",
-        "-exec",
-        "rm",
-        "-rf",
-        "{}",
-        "+",
-    ]))
-    .await?;
-    Ok(())
-}
-
-async fn busybox_rootfs(rootfs: &Path) -> Result<()> {
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .context("busybox-static is not installed: run ./halfstack up")?;
-    for dir in ["bin", "etc", "home/work", "root", "usr/bin", "usr/sbin", "sbin", "var"] {
-        std::fs::create_dir_all(rootfs.join(dir))?;
-    }
-    let tmp = rootfs.join("tmp");
-    std::fs::create_dir_all(&tmp)?;
-    std::fs::set_permissions(&tmp, std::fs::Permissions::from_mode(0o1777))?;
-    let target = rootfs.join("bin/busybox");
-    std::fs::copy(busybox, &target)?;
-    for applet in run(Command::new(busybox).arg("--list")).await?.lines() {
-        if applet != "busybox" {
-            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
-        }
-    }
-    std::fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
-    std::fs::write(rootfs.join("etc/group"), "root:x:0:\n")?;
-    Ok(())
-}
-
-async fn scratch_rootfs(work: &Path, rootfs: &Path, step: &mut Step, log: &Path) -> Result<()> {
-    let source = work.join("hello.rs");
-    std::fs::write(&source, HELLO)?;
-    std::fs::create_dir_all(rootfs.join("bin"))?;
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "opt-level=z"]);
-    rustc.args(["-C", "panic=abort", "-C", "strip=symbols", "-o"]).arg(rootfs.join("bin/hello"));
-    step.run(rustc.arg(&source), log).await
 }

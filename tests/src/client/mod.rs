@@ -3,11 +3,13 @@
 
 mod pty;
 mod signed;
+mod socket;
 mod stock;
 mod venv;
 
 pub use pty::PtyClient;
 pub use signed::{API_VERSION, Reply, SignedClient};
+pub use socket::Socket;
 pub(crate) use stock::environment;
 pub use stock::{ClientOutput, StockClient};
 pub use venv::Venv;

@@ -1,11 +1,14 @@
 //! `kill -9` at bad moments.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use backendai_tests::TestCluster;
 
-use crate::support::{create_body, execute, wait_nothing_left, wait_status};
+use crate::support::{
+    LIMIT, Outcome, carry_on, create_body, execute, new_run_id, step, wait_nothing_left,
+    wait_status,
+};
 
 /// Where a session may rest after its creation was disturbed.
 const RESTING: [&str; 4] = ["RUNNING", "TERMINATED", "CANCELLED", "ERROR"];
@@ -60,6 +63,52 @@ async fn a_running_session_survives(victim: Victim) -> Result<()> {
     cluster.stop().await
 }
 
+/// A program goes on while its agent or the manager is away, and one that asked still asks.
+async fn a_program_goes_on(victim: Victim) -> Result<()> {
+    let mut cluster = TestCluster::builder().start().await?;
+    let client = cluster.signed(&cluster.identities.user1);
+    client.post("/session", create_body("going-on", "python", json!({}))).await?.ok();
+    let scratch = cluster.dir().join(cluster.agents[0].id()).join("scratch");
+    let kernel = std::fs::read_dir(scratch)?.next().context("a kernel's folder")??;
+
+    let code = "import os, time\nprint('begun', flush=True)\n\
+        while not os.path.exists('go'): time.sleep(0.02)\n\
+        for line in range(20_000): print(line)\nopen('done', 'w').close()";
+    let run = new_run_id();
+    let mut outcome = Outcome::default();
+    let mut body = step(&run, "query", code);
+    while outcome.stdout != "begun\n" {
+        outcome.add(&client.post("/session/going-on", body).await?.ok()["result"]);
+        body = step(&run, "continue", "");
+    }
+    victim.kill(&mut cluster).await?;
+    let work = kernel.path().join("work");
+    std::fs::write(work.join("go"), "")?;
+    let ended = async || Ok(work.join("done").exists());
+    backendai_tests::wait::wait_until(LIMIT, "the program to end", ended).await?;
+    victim.restart(&mut cluster).await?;
+    wait_status(&cluster, "going-on", &["RUNNING"]).await?;
+    carry_on(&client, "going-on", body, &[], &mut outcome).await?;
+    let lines: String = (0..20_000).map(|line| format!("{line}\n")).collect();
+    assert_eq!((outcome.stdout, outcome.statuses.len()), (format!("begun\n{lines}"), 1));
+
+    let run = new_run_id();
+    let mut outcome = Outcome::default();
+    let body = step(&run, "query", "print('hello', input('name? '))");
+    carry_on(&client, "going-on", body, &[], &mut outcome).await?;
+    victim.kill(&mut cluster).await?;
+    victim.restart(&mut cluster).await?;
+    wait_status(&cluster, "going-on", &["RUNNING"]).await?;
+    // Only the agent forgets what it has asked.
+    let (body, answers) = match victim {
+        Victim::Agent => (step(&run, "continue", ""), &["Ada"][..]),
+        Victim::Manager => (step(&run, "input", "Ada"), &[][..]),
+    };
+    carry_on(&client, "going-on", body, answers, &mut outcome).await?;
+    assert_eq!((outcome.stdout.as_str(), outcome.exit_code()), ("name? hello Ada\n", Some(0)));
+    cluster.stop().await
+}
+
 async fn container_ids(cluster: &TestCluster) -> Result<Vec<Option<String>>> {
     let mut ids: Vec<_> = cluster.containers().await?.into_iter().map(|c| c.id).collect();
     ids.sort();
@@ -80,8 +129,7 @@ async fn a_session_being_created_comes_to_rest(victim: Victim) -> Result<()> {
             2 => drop(wait_status(&cluster, &name, &stages("PREPARING")).await?),
             _ => {
                 let seen = async || Ok(!cluster.containers().await?.is_empty());
-                backendai_tests::wait::wait_until(crate::support::LIMIT, "a container", seen)
-                    .await?;
+                backendai_tests::wait::wait_until(LIMIT, "a container", seen).await?;
             }
         }
         victim.kill(&mut cluster).await?;
@@ -112,6 +160,16 @@ async fn a_running_session_survives_the_agent() -> Result<()> {
 #[tokio::test]
 async fn a_running_session_survives_the_manager() -> Result<()> {
     a_running_session_survives(Victim::Manager).await
+}
+
+#[tokio::test]
+async fn a_program_goes_on_without_the_agent() -> Result<()> {
+    a_program_goes_on(Victim::Agent).await
+}
+
+#[tokio::test]
+async fn a_program_goes_on_without_the_manager() -> Result<()> {
+    a_program_goes_on(Victim::Manager).await
 }
 
 #[tokio::test]

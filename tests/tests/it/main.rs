@@ -11,4 +11,5 @@ mod kill;
 mod outages;
 mod pull;
 mod statistics;
+mod runtimes;
 mod support;

@@ -92,24 +92,88 @@ pub async fn wait_nothing_left(cluster: &TestCluster) -> Result<()> {
     .await
 }
 
-/// Runs code in query mode over plain HTTP and returns what it printed to standard output.
-pub async fn execute(client: &SignedClient, session: &str, code: &str) -> Result<String> {
-    let run_id = format!("{:016x}", rand::random::<u64>());
-    let mut body = json!({"mode": "query", "code": code, "runId": run_id, "options": null});
-    let mut printed = String::new();
-    loop {
-        let reply = client.post(&format!("/session/{session}"), body).await?;
-        anyhow::ensure!(reply.status == 200, "execute is answered {reply:?}");
-        let result = &reply.body["result"];
+/// All that a run gave.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Everything on standard output.
+    pub stdout: String,
+    /// Everything on standard error.
+    pub stderr: String,
+    /// Other items of the console: their types and values.
+    pub items: Vec<(String, Value)>,
+    /// The statuses with their exit codes, without `continued`.
+    pub statuses: Vec<(String, Option<i64>)>,
+    /// Whether the questions were for passwords.
+    pub passwords: Vec<bool>,
+}
+
+impl Outcome {
+    /// Takes in one answer; its status.
+    pub fn add(&mut self, result: &Value) -> String {
         for item in result["console"].as_array().into_iter().flatten() {
-            if item[0] == "stdout" {
-                printed += item[1].as_str().unwrap_or_default();
+            let text = item[1].as_str().unwrap_or_default();
+            match item[0].as_str().unwrap_or_default() {
+                "stdout" => self.stdout += text,
+                "stderr" => self.stderr += text,
+                other => self.items.push((other.to_owned(), item[1].clone())),
             }
         }
-        if result["status"] == "finished" {
-            anyhow::ensure!(result["exitCode"] == 0, "after {printed:?} the run ended {result}");
-            return Ok(printed);
+        let status = result["status"].as_str().unwrap_or_default().to_owned();
+        match status.as_str() {
+            "continued" => {}
+            "waiting-input" => {
+                self.passwords.push(result["options"]["is_password"] == Value::Bool(true));
+            }
+            _ => self.statuses.push((status.clone(), result["exitCode"].as_i64())),
         }
-        body = json!({"mode": "continue", "code": "", "runId": run_id, "options": null});
+        status
     }
+
+    /// The exit code of the run.
+    pub fn exit_code(&self) -> Option<i64> {
+        self.statuses.last().and_then(|(_, code)| *code)
+    }
+}
+
+/// The body of `POST /session/{name}` for a step of a run.
+pub fn step(run_id: &str, mode: &str, code: &str) -> Value {
+    json!({"mode": mode, "code": code, "runId": run_id, "options": null})
+}
+
+/// Carries a run on over plain HTTP, from this step until it is over or has a question that is
+/// not in `answers`.
+pub async fn carry_on(
+    client: &SignedClient,
+    session: &str,
+    mut body: Value,
+    answers: &[&str],
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let run_id = body["runId"].as_str().unwrap_or_default().to_owned();
+    let mut answers = answers.iter();
+    loop {
+        let reply = client.post(&format!("/session/{session}"), body).await?;
+        anyhow::ensure!(reply.status == 200, "execute is answered {reply:?} after {outcome:?}");
+        body = match outcome.add(&reply.body["result"]).as_str() {
+            "finished" => return Ok(()),
+            "waiting-input" => match answers.next() {
+                Some(answer) => step(&run_id, "input", answer),
+                None => return Ok(()),
+            },
+            _ => step(&run_id, "continue", ""),
+        };
+    }
+}
+
+/// A name that no other run has.
+pub fn new_run_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// Runs code in query mode over plain HTTP and returns what it printed to standard output.
+pub async fn execute(client: &SignedClient, session: &str, code: &str) -> Result<String> {
+    let mut outcome = Outcome::default();
+    carry_on(client, session, step(&new_run_id(), "query", code), &[], &mut outcome).await?;
+    anyhow::ensure!(outcome.exit_code() == Some(0), "the run ended {outcome:?}");
+    Ok(outcome.stdout)
 }
