@@ -19,6 +19,8 @@
 //! - `stream` opens sockets into the container and hands them to the agent.
 //! - `input` lets programs that are no Python code of ours ask the user.
 //! - `ssh` is the ssh server, `sftp` the part of it that moves files.
+//! - `service` starts the programs behind the ports that the image declares.
+//! - `terminal` is the one terminal of the kernel, and `ttyd` shows it to browsers.
 //! - `process` starts programs with the user's ids, reads what they print, and reaps.
 //!
 //! Everything happens on one thread that sleeps while nothing happens.
@@ -42,6 +44,7 @@ mod query;
 mod runner;
 mod runs;
 mod runtime;
+mod service;
 mod setup;
 mod sftp;
 mod shutdown;

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use backendai_rpc::runner::{FromRunner, PROTOCOL_VERSION, RunnerConfig, ServiceStart, ToRunner};
+use backendai_rpc::runner::{FromRunner, PROTOCOL_VERSION, RunnerConfig, ToRunner};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::{Pid, Signal};
 use tokio::runtime::Runtime as Tokio;
@@ -27,6 +27,7 @@ use crate::outbox::Outbox;
 use crate::process::{Console, Exit, Reaper, Spawner};
 use crate::runs::Runs;
 use crate::runtime::{self, Query};
+use crate::service::{Request, Services};
 use crate::setup::{self, Paths};
 use crate::shutdown;
 use crate::ssh::Sshd;
@@ -36,6 +37,8 @@ use crate::terminal::Terminal;
 
 /// What processes get when the engine stops the container: half of what the engine gives.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+/// Where the image defines its services, in `/etc`.
+const SERVICE_DEFINITIONS: &str = "backend.ai/service-defs";
 /// How long the last messages may take to leave.
 const FAREWELL_TIME: Duration = Duration::from_millis(200);
 
@@ -47,6 +50,7 @@ struct Runner {
     runs: Rc<Runs>,
     streams: Rc<Streams>,
     memory: Rc<Memory>,
+    services: Rc<Services>,
     /// Bootstrapping is done.
     ready: Cell<bool>,
     startup: RefCell<Startup>,
@@ -151,6 +155,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         terminal: Rc::new(Terminal::new(Rc::clone(&commands.spawner))),
         sshd: Rc::clone(&sshd),
     });
+    let services = Rc::new(services(&config, &paths, &runs, &commands));
     let runner = Runner {
         config,
         outbox,
@@ -159,6 +164,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         runs,
         streams,
         memory,
+        services,
         ready: Cell::new(false),
         startup: RefCell::new(Startup::Idle),
         startup_ended: Notify::new(),
@@ -215,6 +221,28 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
     })
 }
 
+/// The services of the image.
+fn services(
+    config: &RunnerConfig,
+    paths: &Paths,
+    runs: &Runs,
+    commands: &Rc<Commands>,
+) -> Services {
+    let is_python = runtime::find(&config.runtime_type).query == Query::Python;
+    let runtime_path = if is_python {
+        runs.python.interpreter().ok().map(|path| path.display().to_string())
+    } else {
+        config.runtime_path.clone()
+    };
+    Services::load(
+        &paths.etc.join(SERVICE_DEFINITIONS),
+        config.service_ports.clone(),
+        runtime_path,
+        is_python,
+        Rc::clone(commands),
+    )
+}
+
 impl Runner {
     /// The life of a kernel: bootstrap, then the startup command beside the runs.
     async fn work(&self) {
@@ -224,7 +252,7 @@ impl Runner {
             startup::bootstrap(script, &self.commands).await;
         }
         self.ready.set(true);
-        self.outbox.send(FromRunner::Ready { apps: Vec::new() });
+        self.outbox.send(FromRunner::Ready { apps: self.services.apps() });
         let batch_session = self.config.startup_command.is_some();
         if runtime.query == Query::Python && !batch_session {
             self.runs.python.prepare();
@@ -281,7 +309,7 @@ impl Handler for Runner {
             waiting_input: self.runs.waiting_input(),
             startup_exit_code,
         };
-        let ready = self.ready.get().then(|| FromRunner::Ready { apps: Vec::new() });
+        let ready = self.ready.get().then(|| FromRunner::Ready { apps: self.services.apps() });
         std::iter::once(hello).chain(ready).collect()
     }
 
@@ -299,11 +327,14 @@ impl Handler for Runner {
                 }
             }
             ToRunner::OpenStream { id, target } => self.streams.open(id, target),
-            ToRunner::StartService { id, name, .. } => {
-                let result = ServiceStart::Failed(format!("unsupported service: {name}"));
-                self.outbox.send(FromRunner::ServiceStarted { id, result });
+            ToRunner::StartService { id, name, arguments, envs } => {
+                let (services, outbox) = (Rc::clone(&self.services), Rc::clone(&self.outbox));
+                self.commands.tasks.spawn_local(async move {
+                    let result = services.start(&Request { name, arguments, envs }).await;
+                    outbox.send(FromRunner::ServiceStarted { id, result });
+                });
             }
-            ToRunner::StopService { name } => log!("there is no service {name}"),
+            ToRunner::StopService { name } => self.services.stop(&name),
             ToRunner::Shutdown { grace_ms } => {
                 self.shutdown.set(Some(Duration::from_millis(grace_ms)));
                 self.shutdown_wanted.notify_one();

@@ -17,7 +17,7 @@ pub struct Paths {
     pub work: PathBuf,
     /// Folder of the ssh keys that the agent left, beside the configuration.
     pub keys: PathBuf,
-    /// Folder of `passwd` and `group`, `$BACKENDAI_RUNNER_ETC`.
+    /// Folder of `passwd`, `group` and the services' definitions, `$BACKENDAI_RUNNER_ETC`.
     pub etc: PathBuf,
     /// What is written for the image's Python, `$BACKENDAI_RUNNER_LIBRARY`.
     pub library: PathBuf,

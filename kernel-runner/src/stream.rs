@@ -99,7 +99,10 @@ impl Streams {
 }
 
 /// Connects to a port of this container, over IPv4 or else IPv6.
-async fn connect(port: u16) -> Result<OwnedFd, StreamError> {
+///
+/// # Errors
+/// Nothing listens there.
+pub async fn connect(port: u16) -> Result<OwnedFd, StreamError> {
     let mut refused = io::Error::from(io::ErrorKind::ConnectionRefused);
     for host in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)));

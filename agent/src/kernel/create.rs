@@ -22,9 +22,10 @@ use backendai_rpc::manager_api::KernelChange;
 use backendai_types::KernelId;
 use backendai_types::image::normalize_architecture;
 
+use super::definition;
 use super::record::{KernelState, RunningKernel};
 use super::registry::{Kernel, blocking};
-use super::{definition, summary::KernelSummary};
+use super::summary::{KernelSummary, describe};
 use crate::backend::{BackendError, ContainerHandle, ExitStatus, PullImage};
 use crate::core::{Core, Host, chain};
 use crate::resources::{Allocation, AllocationError};
@@ -183,11 +184,13 @@ pub async fn wait_ready(
 
 /// Notes that a kernel runs and tells the manager.
 pub async fn finish(core: &Core, kernel: &Arc<Kernel>, started: Started, summary: &KernelSummary) {
+    let mut service_ports = summary.service_ports.clone();
+    describe(&mut service_ports, kernel.runner.apps());
     let running = RunningKernel {
         info: CreationInfo {
             container_id: started.container.id.clone(),
             kernel_host: core.settings.kernel_host.clone(),
-            service_ports: summary.service_ports.clone(),
+            service_ports,
             slots: started.allocation.slots(),
             allocations: started.allocation.as_text(),
         },

@@ -8,7 +8,7 @@ use backendai_rpc::runner::{CONFIG_PATH, IPC_DIR, RUNNER_PATH, RunnerConfig, WOR
 use backendai_types::image::ImageLabels;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::summary::{KernelSummary, service_ports_label};
+use super::summary::{KernelSummary, service_ports, service_ports_label};
 use crate::backend::{ContainerLimits, ContainerMount, ContainerSpec, labels};
 use crate::core::Core;
 use crate::resources::Allocation;
@@ -99,6 +99,7 @@ pub fn runner_config(core: &Core, spec: &KernelSpec, allocation: &Allocation) ->
         environ,
         bootstrap_script: spec.bootstrap_script.clone(),
         startup_command: spec.startup_command.clone(),
+        service_ports: service_ports(spec),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use backendai_rpc::agent_api::{CreationInfo, KernelSpec, SessionSpec};
+use backendai_rpc::runner::{AppInfo, SSHD_PORT, TTYD_PORT};
 use backendai_types::image::{ImageLabels, ServicePort, parse_service_ports};
 use backendai_types::{KernelId, SessionId, SessionType};
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use crate::backend::{ContainerHandle, labels};
 use crate::resources::Allocation;
 
 /// Ports that the product reserves in every container (`images.md` §1).
-const RESERVED_PORTS: [u16; 6] = [2000, 2001, 2002, 2003, 2200, 7681];
+const RESERVED_PORTS: [u16; 6] = [2000, 2001, 2002, 2003, SSHD_PORT, TTYD_PORT];
 /// Role of the kernel that serves a session's apps.
 const MAIN_ROLE: &str = "main";
 
@@ -77,9 +78,10 @@ impl KernelSummary {
     }
 }
 
-/// For main kernels those of the image's label and the ports asked for.
-fn service_ports(spec: &KernelSpec) -> Vec<ServicePort> {
-    let mut ports = Vec::new();
+/// The runner's own, and for main kernels those of the image's label and the ports asked for.
+pub fn service_ports(spec: &KernelSpec) -> Vec<ServicePort> {
+    let mut ports =
+        vec![port("sshd".to_owned(), "tcp", SSHD_PORT), port("ttyd".to_owned(), "http", TTYD_PORT)];
     if spec.cluster_role != MAIN_ROLE {
         return ports;
     }
@@ -107,7 +109,18 @@ fn port(name: String, protocol: &str, number: u16) -> ServicePort {
         protocol: protocol.to_owned(),
         container_ports: vec![number],
         host_ports: vec![None],
-        is_inference: false,
+        ..ServicePort::default()
+    }
+}
+
+/// Adds to service ports what the runner has read of them in the image.
+pub fn describe(ports: &mut [ServicePort], apps: Vec<AppInfo>) {
+    for app in apps {
+        for port in ports.iter_mut().filter(|port| port.name == app.name) {
+            port.url_template = app.url_template.clone();
+            port.allowed_arguments = app.allowed_arguments.clone();
+            port.allowed_envs = app.allowed_envs.clone();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ async fn a_kernel_is_made_run_and_removed() {
     let session = agent.create(spec).await;
     let info = world.manager.started(id).await;
     let names: Vec<_> = info.service_ports.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(names, ["jupyter", "9000"]);
+    assert_eq!(names, ["sshd", "ttyd", "jupyter", "9000"]);
     assert_eq!(info.allocations["cpu"]["cpu"], [("0".into(), "1".into())].into());
     assert_eq!(info.slots.mem_bytes(), 256 << 20);
     let made = backend.spec(&info.container_id).unwrap();

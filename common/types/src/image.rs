@@ -97,7 +97,7 @@ pub fn normalize_architecture(text: &str) -> String {
 }
 
 /// A port that a kernel serves, as labels and requests declare it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// The app's name.
     pub name: String,
@@ -111,6 +111,15 @@ pub struct ServicePort {
     /// True for ports of model services.
     #[serde(default)]
     pub is_inference: bool,
+    /// How clients make a URL of it, if the image says; passed on untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_template: Option<String>,
+    /// Arguments that users may give, with the defaults: none, one or several values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_arguments: Option<BTreeMap<String, Vec<String>>>,
+    /// Environment variables that users may give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_envs: Option<Vec<String>>,
 }
 
 /// The `ai.backend.service-ports` label cannot be read.
@@ -150,7 +159,7 @@ pub fn parse_service_ports(label: &str) -> Result<Vec<ServicePort>, InvalidServi
                 protocol: protocol.to_owned(),
                 host_ports: vec![None; container_ports.len()],
                 container_ports,
-                is_inference: false,
+                ..ServicePort::default()
             });
         }
         rest = next.trim_start_matches(',').trim();

@@ -79,7 +79,10 @@ impl Python {
     }
 
     /// The configured interpreter, or the first that is there.
-    fn interpreter(&self) -> Result<PathBuf, ProgramError> {
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn interpreter(&self) -> Result<PathBuf, ProgramError> {
         let spawner = &self.commands.spawner;
         let find = |name: &str| spawner.environ().find_program(name, spawner.work());
         if let Some(configured) = &self.configured {

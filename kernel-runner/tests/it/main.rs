@@ -10,6 +10,7 @@ mod library;
 mod memory;
 mod query;
 mod reconnect;
+mod service;
 mod ssh;
 mod startup;
 mod support;

@@ -48,6 +48,7 @@ impl Setup {
             environ: [("FROM_CONFIG".to_owned(), "yes".to_owned())].into(),
             bootstrap_script: None,
             startup_command: None,
+            service_ports: Vec::new(),
         };
         let folder = tempfile::tempdir().unwrap();
         for name in ["work", "ipc", "etc", "cgroup"] {

@@ -24,6 +24,7 @@ pub mod terminal;
 
 use std::collections::BTreeMap;
 
+use backendai_types::image::ServicePort;
 use bytes::{Buf, BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
@@ -67,6 +68,9 @@ pub struct RunnerConfig {
     pub bootstrap_script: Option<String>,
     /// Command of a batch session; the runner starts it by itself, once.
     pub startup_command: Option<String>,
+    /// Services of the image and the ports they shall listen on.
+    #[serde(default)]
+    pub service_ports: Vec<ServicePort>,
 }
 
 /// Agent to runner.

@@ -156,7 +156,18 @@ fn created_view(created: CreatedSession) -> Value {
 
 /// A service as clients see it.
 pub(super) fn port_view(port: &ServicePort) -> Value {
-    json!({ "name": port.name, "protocol": port.protocol, "ports": port.container_ports })
+    let mut view =
+        json!({ "name": port.name, "protocol": port.protocol, "ports": port.container_ports });
+    if let Some(template) = &port.url_template {
+        view["url_template"] = json!(template);
+    }
+    if let Some(arguments) = &port.allowed_arguments {
+        view["allowed_arguments"] = json!(arguments);
+    }
+    if let Some(envs) = &port.allowed_envs {
+        view["allowed_envs"] = json!(envs);
+    }
+    view
 }
 
 /// `GET /session/_/match`

@@ -138,8 +138,7 @@ mod tests {
             name: name.into(),
             protocol: protocol.into(),
             container_ports: ports.to_vec(),
-            host_ports: Vec::new(),
-            is_inference: false,
+            ..ServicePort::default()
         };
         let ports = [service("web", "http", &[8081, 8082]), service("old", "pty", &[9000])];
         let pick = |name: &str, port| {

@@ -169,7 +169,7 @@ impl FakeAgent {
                 protocol: "http".into(),
                 container_ports: vec![8888],
                 host_ports: vec![None],
-                is_inference: false,
+                ..ServicePort::default()
             }],
             slots: Default::default(),
             allocations: BTreeMap::new(),
