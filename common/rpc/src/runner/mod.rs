@@ -19,6 +19,7 @@
 //! own TCP connection to the app, or the far end of a socket pair it serves itself. So
 //! each stream has its own back-pressure, and an app's bytes are copied once less.
 
+pub mod files;
 pub mod handover;
 pub mod terminal;
 
