@@ -21,6 +21,7 @@
 //! - `ssh` is the ssh server, `sftp` the part of it that moves files.
 //! - `service` starts the programs behind the ports that the image declares.
 //! - `terminal` is the one terminal of the kernel, and `ttyd` shows it to browsers.
+//! - `files` moves the user's files in and out.
 //! - `process` starts programs with the user's ids, reads what they print, and reaps.
 //!
 //! Everything happens on one thread that sleeps while nothing happens.
@@ -36,6 +37,7 @@ mod environ;
 mod hook;
 mod input;
 mod library;
+mod files;
 mod log;
 mod memory;
 mod outbox;
@@ -56,15 +58,20 @@ mod text;
 mod ttyd;
 mod words;
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use crate::log::log;
 
 /// Runs to the end and returns the exit code of the process: of the runner, or of one of
-/// its helpers, which are this same program with an argument.
+/// its helpers, which are this same program with arguments.
 pub fn main() -> i32 {
-    let mode = std::env::args().nth(1);
-    match mode.as_deref().filter(|_| !setup::is_init()) {
-        Some(ssh::MODE) => ssh::main(),
-        Some(ssh::SFTP_MODE) => sftp::main(),
+    let mut args = std::env::args_os().skip(1);
+    let mode = args.next().filter(|_| !setup::is_init());
+    match (mode.as_deref().and_then(OsStr::to_str), args.next()) {
+        (Some(ssh::MODE), _) => ssh::main(),
+        (Some(ssh::SFTP_MODE), _) => sftp::main(),
+        (Some(files::MODE), Some(folder)) => files::main(Path::new(&folder)),
         _ => run(),
     }
 }

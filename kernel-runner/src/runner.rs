@@ -18,6 +18,7 @@ use crate::account;
 use crate::command::Commands;
 use crate::connection::{self, Handler};
 use crate::environ::Environ;
+use crate::files::Files;
 use crate::hook;
 use crate::input::{self, UserInput};
 use crate::library;
@@ -154,6 +155,7 @@ async fn live(config: RunnerConfig, paths: Paths, mut environ: Environ) -> io::R
         tasks: commands.tasks.clone(),
         terminal: Rc::new(Terminal::new(Rc::clone(&commands.spawner))),
         sshd: Rc::clone(&sshd),
+        files: Files::new(Rc::clone(&commands.spawner)),
     });
     let services = Rc::new(services(&config, &paths, &runs, &commands));
     let runner = Runner {

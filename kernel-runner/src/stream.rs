@@ -17,6 +17,7 @@ use rustix::fd::OwnedFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
+use crate::files::Files;
 use crate::log::log;
 use crate::ssh::Sshd;
 use crate::terminal::Terminal;
@@ -37,6 +38,8 @@ pub struct Streams {
     pub terminal: Rc<Terminal>,
     /// Begins ssh connections.
     pub sshd: Rc<Sshd>,
+    /// Begins operations on files.
+    pub files: Files,
 }
 
 impl Streams {
@@ -70,7 +73,7 @@ impl Streams {
                 self.serve(async move |stream| terminal.attach(stream, viewer).await)
             }
             StreamTarget::Files => {
-                Err(StreamError::Failed("this kernel has no access to files".to_owned()))
+                self.files.open().map_err(|error| StreamError::Failed(error.to_string()))
             }
         }
     }

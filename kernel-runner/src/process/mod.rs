@@ -12,7 +12,7 @@ pub use capture::{CHUNK, Capture};
 pub use console::Console;
 pub use pty::{Pty, Size};
 pub use reaper::{Exit, Reaper};
-pub use spawn::{Program, Spawner, Started, as_user, detach};
+pub use spawn::{OURSELVES, Program, Spawner, Started, as_user, detach};
 pub use task_log::TaskLog;
 
 /// One of the two output streams of a process.

@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 use super::{Capture, Exit, Reaper, Stream};
 use crate::environ::Environ;
 
+/// This program, whatever the image has: the path of helpers.
+pub const OURSELVES: &str = "/proc/self/exe";
+
 /// What to start.
 pub struct Program<'a> {
     /// The file, with a slash.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FileType;
+use backendai_rpc::runner::files::mode_text;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -20,7 +20,7 @@ pub fn line(name: &OsStr, metadata: &Metadata) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut line = format!(
         "{} {:>4} {:<8} {:<8} {:>8} {} ",
-        mode(metadata.mode()),
+        mode_text(metadata.mode()),
         metadata.nlink(),
         metadata.uid(),
         metadata.gid(),
@@ -30,32 +30,6 @@ pub fn line(name: &OsStr, metadata: &Metadata) -> Vec<u8> {
     .into_bytes();
     line.extend(name.as_bytes());
     line
-}
-
-fn mode(mode: u32) -> String {
-    let kind = match FileType::from_raw_mode(mode) {
-        FileType::RegularFile => '-',
-        FileType::Directory => 'd',
-        FileType::Symlink => 'l',
-        FileType::Fifo => 'p',
-        FileType::Socket => 's',
-        FileType::CharacterDevice => 'c',
-        FileType::BlockDevice => 'b',
-        FileType::Unknown => '?',
-    };
-    let mut text = String::from(kind);
-    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
-        let bits = mode >> shift;
-        text.push(if bits & 4 != 0 { 'r' } else { '-' });
-        text.push(if bits & 2 != 0 { 'w' } else { '-' });
-        text.push(match (mode & special != 0, bits & 1 != 0) {
-            (true, true) => letter,
-            (true, false) => letter.to_ascii_uppercase(),
-            (false, true) => 'x',
-            (false, false) => '-',
-        });
-    }
-    text
 }
 
 fn time(seconds: i64, now: i64) -> String {
@@ -90,14 +64,5 @@ mod tests {
         assert_eq!(time(0, now), "Jan  1  1970");
         assert_eq!(time(951_782_400, now), "Feb 29  2000");
         assert_eq!(time(-1, now), "Dec 31  1969");
-    }
-
-    #[test]
-    fn modes_are_written_as_ls_does() {
-        assert_eq!(mode(0o100_644), "-rw-r--r--");
-        assert_eq!(mode(0o041_777), "drwxrwxrwt");
-        assert_eq!(mode(0o106_711), "-rws--s--x");
-        assert_eq!(mode(0o104_644), "-rwSr--r--");
-        assert_eq!(mode(0o120_777), "lrwxrwxrwx");
     }
 }

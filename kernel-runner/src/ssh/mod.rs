@@ -46,7 +46,7 @@ use tokio::sync::Semaphore;
 
 pub use self::connection::main;
 use crate::log::log;
-use crate::process::{Program, Spawner};
+use crate::process::{OURSELVES, Program, Spawner};
 
 /// The only name to log in with.
 pub const USER: &str = "work";
@@ -56,8 +56,6 @@ pub const MODE: &str = "ssh-connection";
 pub const SFTP_MODE: &str = "sftp-server";
 /// What the agent calls the key of a cluster's kernels.
 const CLUSTER_KEY: &str = "id_cluster.pub";
-/// This program, whatever the image has.
-const OURSELVES: &str = "/proc/self/exe";
 /// Between an accept that failed and the next.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Connections at once. Each is a process of a few megabytes.

@@ -1,12 +1,14 @@
 //! The static binary as PID 1 of real containers.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use backendai_rpc::runner::files::FilesErrorKind;
 use backendai_rpc::runner::{CONFIG_PATH, IPC_DIR, RUNNER_PATH, RunRecord, ToRunner, WORK_DIR};
 
+use crate::files;
 use crate::support::{Agent, Image, Outcome, Setup, wait_until};
 use crate::terminal::Viewer;
 
@@ -266,5 +268,35 @@ fn python_of_an_image_runs_code_as_the_user() {
                 try: open('/proc/1/mem')\n\
                 except OSError as error: print(type(error).__name__)";
     assert_eq!(agent.run(code).stdout, "PermissionError\nPermissionError\n");
+    stop(agent);
+}
+
+#[test]
+fn files_are_moved_with_the_users_rights_among_the_users_mounts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("shared"), "by all").unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let shown = folder.path().display();
+    let mounts = [format!("{shown}:{WORK_DIR}/folder"), format!("{shown}:{WORK_DIR}/fixed:ro")];
+    let mut agent = kernel("app", scratch(), &mounts.each_ref().map(String::as_str)).start();
+    std::fs::write(agent.work().join("roots"), "secret").unwrap();
+    std::fs::set_permissions(agent.work().join("roots"), PermissionsExt::from_mode(0o600)).unwrap();
+
+    files::upload(&mut agent, b"/home/work/a/mine", b"content").unwrap();
+    files::upload(&mut agent, b"folder/new", b"in the mount").unwrap();
+    for path in [agent.work().join("a"), agent.work().join("a/mine"), folder.path().join("new")] {
+        let owner = std::fs::metadata(&path).unwrap();
+        assert_eq!((owner.uid(), owner.gid()), (UID, UID), "{}", path.display());
+    }
+    assert_eq!(files::read(&mut agent, b"fixed/new", 100).unwrap(), b"in the mount");
+    assert_eq!(files::read(&mut agent, b"folder/shared", 100).unwrap(), b"by all");
+    assert!(files::download(&mut agent, b"folder", 1 << 20).is_ok());
+    assert_eq!(files::list(&mut agent, b"/home/work").unwrap().len(), 4);
+
+    let denied = FilesErrorKind::Permission;
+    assert_eq!(files::read(&mut agent, b"roots", 100).unwrap_err().kind, denied);
+    assert_eq!(files::upload(&mut agent, b"fixed/new", b"").unwrap_err().kind, denied);
+    let error = files::download(&mut agent, b".", 1 << 20).unwrap_err();
+    assert_eq!(error.to_string(), "./roots: permission denied");
     stop(agent);
 }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod container;
+mod files;
 mod input;
 mod ipython;
 mod library;
