@@ -1,9 +1,11 @@
 //! What a handler gets, and how it answers.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::Stream;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
@@ -16,6 +18,9 @@ use super::params::Params;
 use super::problem::Problem;
 use crate::app::SharedApp;
 use crate::context::RequestContext;
+
+/// A body, chunk by chunk as it comes.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// A request that has passed every check of its route.
 pub struct Call {
@@ -33,8 +38,10 @@ pub struct Call {
     pub query: Option<String>,
     /// Headers.
     pub headers: HeaderMap,
-    /// The body; empty if there is none.
+    /// The body; empty if there is none, or if the route streams it.
     pub body: Bytes,
+    /// The body of a route that streams it.
+    pub stream: Option<BodyStream>,
     /// The websocket handshake, if the request is one.
     pub upgrade: Option<warp::ws::Ws>,
     /// Address of the other end of the connection, if there is a connection.

@@ -1,7 +1,6 @@
 //! The steps every request takes, whatever its route.
 
 use std::fmt::Write as _;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,10 +16,10 @@ use warp::reply::Response;
 
 use super::ApiState;
 use super::auth::{self, RequestHead};
-use super::call::{Call, Caller};
+use super::call::{BodyStream, Call, Caller};
 use super::problem::Problem;
 use super::ratelimit::{self, Verdict};
-use super::routes::{Guard, Level, Lookup, Route};
+use super::routes::{Body, Guard, Level, Lookup, Route};
 use super::serve::Peer;
 use super::version::{self, ApiVersion};
 use crate::context::{RequestContext, Role};
@@ -32,8 +31,6 @@ const MAX_BODY: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What anonymous callers are told about their rate limit, which they do not have.
 const ANONYMOUS_LIMIT: u64 = 1000;
-
-type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// A request, taken apart.
 struct Incoming {
@@ -119,9 +116,14 @@ async fn steps(
     let remaining = count(&state, caller.as_ref()).await?;
     check_status(&state, route.guard).await?;
     check_level(route.level, caller.as_ref())?;
-    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(&request.headers, request.body))
-        .await
-        .map_err(|_| Problem::bad_request())??;
+    let (body, stream) = match route.body {
+        Body::Whole => {
+            let read = read_body(&request.headers, request.body);
+            let read = tokio::time::timeout(BODY_TIMEOUT, read).await;
+            (read.map_err(|_| Problem::bad_request())??, None)
+        }
+        Body::Streamed => (Bytes::new(), Some(request.body)),
+    };
     let limit = caller.as_ref().map_or(ANONYMOUS_LIMIT, |caller| caller.credential.rate_limit);
     let call = Call {
         app: Arc::clone(&state.app),
@@ -132,6 +134,7 @@ async fn steps(
         query: request.query,
         headers: request.headers,
         body,
+        stream,
         upgrade: request.upgrade,
         peer: request.peer.map(|peer| peer.0.ip()),
     };

@@ -15,6 +15,7 @@ mod events;
 #[cfg(test)]
 mod golden;
 pub mod graphql;
+mod multipart;
 mod params;
 pub mod problem;
 mod ratelimit;

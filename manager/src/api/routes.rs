@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::rest::{
     auth, manager, resource, service, session, session_commit, session_history, session_logs,
     session_relations,
+    auth, manager, resource, service, session, session_files, session_logs, session_relations,
 };
 use super::{events, graphql, stream};
 
@@ -42,6 +43,15 @@ pub enum Guard {
     Read,
 }
 
+/// How a route's body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Into memory, before the handler is called. At most a megabyte.
+    Whole,
+    /// By the handler, of any length.
+    Streamed,
+}
+
 /// Answers a request.
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
@@ -55,20 +65,33 @@ pub struct Route {
     pub level: Level,
     /// When it works.
     pub guard: Guard,
+    /// How its body is read.
+    pub body: Body,
     /// The handler's name, for people.
     pub name: &'static str,
     /// The handler.
     pub handler: Handler,
 }
 
+macro_rules! body {
+    () => {
+        Body::Whole
+    };
+    ($body:ident) => {
+        Body::$body
+    };
+}
+
 macro_rules! routes {
-    ($($($method:ident)|+ $path:literal, $level:ident, $guard:ident => $handler:path;)+) => {
+    ($($($method:ident)|+ $path:literal, $level:ident, $guard:ident $(, $body:ident)?
+        => $handler:path;)+) => {
         /// Every route.
         pub static ROUTES: &[Route] = &[$(Route {
             methods: &[$(stringify!($method)),+],
             path: $path,
             level: Level::$level,
             guard: Guard::$guard,
+            body: body!($($body)?),
             name: stringify!($handler),
             handler: |call| Box::pin($handler(call)),
         }),+];
@@ -97,6 +120,10 @@ routes! {
     POST "/session/{name}/interrupt", User, Read => session::interrupt;
     POST "/session/{name}/complete", User, Read => session::complete;
     GET "/session/{name}/logs", User, Read => session_logs::logs;
+    POST "/session/{name}/upload", User, Read, Streamed => session_files::upload;
+    GET "/session/{name}/download", User, Read => session_files::download;
+    GET "/session/{name}/download_single", User, Read => session_files::download_single;
+    GET "/session/{name}/files", User, Read => session_files::list;
     POST "/session/{name}/rename", User, All => session_relations::rename;
     GET "/session/{name}/dependency-graph", User, Read => session_relations::dependency_graph;
     GET "/session/{name}/direct-access-info", User, Read => session_relations::direct_access_info;

@@ -168,6 +168,33 @@ pub fn display_name(name: &[u8]) -> String {
     shown
 }
 
+/// Type and permission bits as `ls -l` shows them: `drwxr-xr-x`.
+pub fn mode_text(mode: u32) -> String {
+    let mut text = String::with_capacity(10);
+    text.push(match mode & 0o170_000 {
+        0o100_000 => '-',
+        0o040_000 => 'd',
+        0o120_000 => 'l',
+        0o010_000 => 'p',
+        0o140_000 => 's',
+        0o020_000 => 'c',
+        0o060_000 => 'b',
+        _ => '?',
+    });
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 == 0 { '-' } else { 'r' });
+        text.push(if bits & 2 == 0 { '-' } else { 'w' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
 /// Encodes and decodes frames of both directions.
 #[derive(Debug, Default)]
 pub struct FilesCodec;
@@ -299,6 +326,15 @@ mod tests {
         };
         let batch = FilesMessage::Entries(vec![entry; MAX_BATCH]);
         FilesCodec.encode(batch, &mut BytesMut::new()).expect("encode");
+    }
+
+    #[test]
+    fn modes_are_written_as_ls_does() {
+        assert_eq!(mode_text(0o100_644), "-rw-r--r--");
+        assert_eq!(mode_text(0o041_777), "drwxrwxrwt");
+        assert_eq!(mode_text(0o106_711), "-rws--s--x");
+        assert_eq!(mode_text(0o104_644), "-rwSr--r--");
+        assert_eq!(mode_text(0o120_777), "lrwxrwxrwx");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod create;
 pub mod destroy;
 pub mod events;
 pub mod execute;
+pub mod files;
 pub mod logs;
 pub mod lookup;
 pub mod query;
