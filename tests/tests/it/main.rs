@@ -5,6 +5,7 @@
 
 mod client;
 mod errors;
+mod files;
 mod harness;
 mod inspect;
 mod kill;

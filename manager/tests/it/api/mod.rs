@@ -9,5 +9,6 @@ mod graphql;
 mod http;
 mod presets;
 mod ratelimit;
+mod session_files;
 mod session_routes;
 mod world;
