@@ -13,9 +13,8 @@ use warp::reply::Response;
 use super::call::Call;
 use super::problem::Problem;
 use super::rest::{
-    auth, manager, resource, service, session, session_commit, session_history, session_logs,
-    session_relations,
-    auth, manager, resource, service, session, session_files, session_logs, session_relations,
+    auth, manager, resource, service, session, session_commit, session_files, session_history,
+    session_logs, session_relations,
 };
 use super::{events, graphql, stream};
 

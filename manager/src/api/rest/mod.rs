@@ -6,7 +6,7 @@ pub mod resource;
 pub mod service;
 pub mod session;
 pub mod session_commit;
-pub mod session_history;
 pub mod session_files;
+pub mod session_history;
 pub mod session_logs;
 pub mod session_relations;
