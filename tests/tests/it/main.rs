@@ -5,7 +5,6 @@
 
 mod client;
 mod errors;
-mod files;
 mod harness;
 mod inspect;
 mod kill;
