@@ -1,5 +1,8 @@
 //! Commands of the shell.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use backendai_rpc::runner::{RunRecord, ToRunner};
 
 use crate::support::{Outcome, Setup, wait_until};
@@ -53,6 +56,49 @@ fn c_is_compiled_and_run() {
     assert_eq!((outcome.stdout.as_str(), outcome.exit_codes.clone()), ("from c\n", vec![0, 0, 3]));
     let outcome = agent.run(code);
     assert_eq!((outcome.stdout.as_str(), outcome.exit_code()), ("from c\n", 3));
+}
+
+/// Plays a program.
+fn write_script(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn what_cargo_made_is_run_debug_before_release() {
+    let mut agent = Setup::new("rust").start();
+    let work = agent.work();
+    assert_eq!(agent.run_batch("", "", "*").exit_codes, [0, 0, 127]);
+    write_script(&work.join("target/release/app"), "echo release; exit 4");
+    let outcome = agent.run_batch("", "", "*");
+    assert_eq!((outcome.stdout.as_str(), outcome.exit_code()), ("release\n", 4), "{outcome:?}");
+    std::fs::create_dir_all(work.join("target/debug/deps")).unwrap();
+    std::fs::write(work.join("target/debug/app.d"), "no program").unwrap();
+    write_script(&work.join("target/debug/its app"), "echo debug; exit 5");
+    let outcome = agent.run_batch("", "", "*");
+    assert_eq!((outcome.stdout.as_str(), outcome.exit_code()), ("debug\n", 5), "{outcome:?}");
+}
+
+#[test]
+fn a_java_file_is_called_like_its_public_class() {
+    let mut setup = Setup::new("java");
+    let bin = setup.folder.path().join("jdk/bin");
+    write_script(&bin.join("javac"), "cp \"$3\" \"$2/$(basename \"$3\" .java).class\"");
+    write_script(&bin.join("java"), "ls \"${2%%:*}\"; echo \"runs $3\"; exit 6");
+    // The folder of an installation will do.
+    setup.config.runtime_path = Some(bin.parent().unwrap().to_str().unwrap().into());
+    setup.config.environ.insert("PATH".into(), format!("{}:/usr/bin:/bin", bin.display()));
+    let mut agent = setup.start();
+    for (code, class) in [
+        ("import x;\npublic final class Hello2 {\n}\npublic class Other {}", "Hello2"),
+        ("class Quiet {}", "Main"),
+    ] {
+        let outcome = agent.run(code);
+        let expected = format!("{class}.class\n{class}.java\nruns {class}\n");
+        assert_eq!((outcome.stdout, outcome.exit_codes), (expected, vec![6]));
+        assert_eq!(outcome.stderr, "");
+    }
 }
 
 #[test]
@@ -123,5 +169,5 @@ fn orphans_are_reaped() {
     let outcome = agent.run_batch("", "", "sh -c 'sleep 0.05 & echo $!'");
     let orphan = outcome.stdout.trim().to_owned();
     let stat = format!("/proc/{orphan}/stat");
-    wait_until("the orphan is gone", || !std::path::Path::new(&stat).exists());
+    wait_until("the orphan is gone", || !Path::new(&stat).exists());
 }

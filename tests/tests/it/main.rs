@@ -10,6 +10,6 @@ mod inspect;
 mod kill;
 mod outages;
 mod pull;
-mod statistics;
 mod runtimes;
+mod statistics;
 mod support;
