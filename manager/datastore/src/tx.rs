@@ -121,8 +121,11 @@ impl Datastore {
 
     async fn begin(&self) -> Result<Transaction> {
         let client = self.pool.get().await?;
-        client.batch_execute("BEGIN").await?;
-        Ok(Transaction { inner: Arc::new(Open { client, committed: AtomicBool::new(false) }) })
+        // Before it begins: whoever gives up in the middle of that must roll back, too, or
+        // the next user of the connection works in a transaction that nobody commits.
+        let open = Open { client, committed: AtomicBool::new(false) };
+        open.client.batch_execute("BEGIN").await?;
+        Ok(Transaction { inner: Arc::new(open) })
     }
 }
 

@@ -7,3 +7,4 @@ mod image;
 mod life;
 mod migrate;
 mod transition_view;
+mod tx;
