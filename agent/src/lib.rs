@@ -35,6 +35,7 @@ pub mod scratch;
 pub mod server;
 pub mod statistics;
 pub mod streams;
+mod work_folder;
 
 pub use agent::{Agent, AgentDeps, BuildError, RpcListen, agent_id, system_clock};
 

@@ -16,6 +16,7 @@ use backendai_types::size::ByteCount;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::resources::Allocation;
+use crate::work_folder::WorkFolder;
 
 const BASHRC: &str = "\
 # Made when the session started; yours to change.
@@ -120,21 +121,21 @@ impl Scratch {
             write_new(&ssh.join("id_cluster.pub"), 0o644, keys.public_key.as_bytes())?;
         }
 
-        let work = |name: &str, mode: u32, text: &str| {
-            let path = paths.work.join(name);
-            write_new(&path, mode, text.as_bytes())?;
-            self.give(&path)
-        };
-        work(".bashrc", 0o644, BASHRC)?;
-        work(".bash_profile", 0o644, BASH_PROFILE)?;
+        let work = WorkFolder::open(&paths.work, self.owner_to_give())?;
+        work.write(".bashrc", 0o644, BASHRC.as_bytes())?;
+        work.write(".bash_profile", 0o644, BASH_PROFILE.as_bytes())?;
         let has_own_ssh = spec.mounts.iter().any(|m| m.kernel_path == "/home/work/.ssh");
         if let Some(keys) = spec.ssh_keypair.as_ref().filter(|_| !has_own_ssh) {
-            let ssh = paths.work.join(".ssh");
-            DirBuilder::new().recursive(true).mode(0o700).create(&ssh)?;
-            self.give(&ssh)?;
-            work(".ssh/authorized_keys", 0o600, &format!("{}\n", keys.public_key.trim_end()))?;
-            work(".ssh/id_rsa", 0o600, &keys.private_key)?;
-            work("id_container", 0o600, &keys.private_key)?;
+            let authorized = format!("{}\n", keys.public_key.trim_end());
+            work.make_dir(".ssh", 0o700)?;
+            work.write(".ssh/authorized_keys", 0o600, authorized.as_bytes())?;
+            work.write(".ssh/id_rsa", 0o600, keys.private_key.as_bytes())?;
+            work.write("id_container", 0o600, keys.private_key.as_bytes())?;
+        }
+        for dotfile in &spec.dotfiles {
+            work.write(&dotfile.path, dotfile.mode, dotfile.data.as_bytes()).map_err(|error| {
+                io::Error::new(error.kind(), format!("place dotfile {:?}: {error}", dotfile.path))
+            })?;
         }
         Ok(())
     }
@@ -172,10 +173,15 @@ impl Scratch {
 
     /// Makes the kernel's user the owner, where this process may.
     fn give(&self, path: &Path) -> io::Result<()> {
-        if rustix::process::geteuid().is_root() {
-            chown(path, Some(self.uid), Some(self.gid))?;
+        if let Some((uid, gid)) = self.owner_to_give() {
+            chown(path, Some(uid), Some(gid))?;
         }
         Ok(())
+    }
+
+    /// The kernel's user and group, where this process may make them owners.
+    fn owner_to_give(&self) -> Option<(u32, u32)> {
+        rustix::process::geteuid().is_root().then_some((self.uid, self.gid))
     }
 }
 

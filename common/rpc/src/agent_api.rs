@@ -161,6 +161,19 @@ pub struct KernelSpec {
     pub preopen_ports: Vec<u16>,
     /// The user's own ssh key, placed into the container.
     pub ssh_keypair: Option<SshKeypair>,
+    /// Files to place into the work folder; no two have the same path.
+    pub dotfiles: Vec<Dotfile>,
+}
+
+/// A file of the user's, placed into the work folder before the kernel starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dotfile {
+    /// Relative to `/home/work`, and beneath it.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Content.
+    pub data: String,
 }
 
 /// An image to run, and where to pull it from.

@@ -12,6 +12,7 @@ pub mod agent_list_view;
 pub mod allocation;
 pub mod background_task;
 pub mod credential_view;
+pub mod dotfile;
 mod error;
 pub mod fixture;
 pub mod identity_view;

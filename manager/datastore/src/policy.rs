@@ -57,6 +57,17 @@ pub struct DomainAccess {
     pub allowed_docker_registries: Vec<String>,
 }
 
+/// A group as one user stands to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMembership {
+    /// Its id.
+    pub id: GroupId,
+    /// Its domain.
+    pub domain_name: String,
+    /// True if the user belongs to it.
+    pub is_member: bool,
+}
+
 impl Transaction {
     /// The owner of a keypair.
     ///
@@ -128,6 +139,37 @@ impl Transaction {
             )
             .await?;
         Ok(row.map(|row| row.try_get("id")).transpose()?.map(GroupId))
+    }
+
+    /// A group by its id, or by its name within a domain, and whether a user is a member.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn group_membership(
+        &self,
+        reference: &str,
+        domain: Option<&str>,
+        user: UserId,
+    ) -> Result<Option<GroupMembership>> {
+        let id: Option<Uuid> = reference.parse().ok();
+        let row = self
+            .query_opt(
+                "-- group_membership
+                SELECT g.id, g.domain_name, EXISTS (
+                    SELECT FROM association_groups_users m
+                    WHERE m.group_id = g.id AND m.user_id = $4) AS is_member
+                FROM groups g
+                WHERE (g.id = $1 OR g.name = $2) AND ($3::text IS NULL OR g.domain_name = $3)
+                ORDER BY g.id = $1 DESC NULLS LAST LIMIT 1",
+                &[&id, &reference, &domain, &user.0],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(GroupMembership {
+            id: GroupId(row.try_get("id")?),
+            domain_name: row.try_get("domain_name")?,
+            is_member: row.try_get("is_member")?,
+        }))
     }
 
     /// Limits of keypairs.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::dotfile::{self, Dotfile};
 use crate::error::Result;
 use crate::kernel::{AgentAddr, ports};
 use crate::row;
@@ -36,6 +37,8 @@ pub struct StartingSession {
     pub bootstrap_script: Option<String>,
     /// Command of a batch session.
     pub startup_command: Option<String>,
+    /// Files of the domain, the group and the keypair, in this order; a path may repeat.
+    pub dotfiles: Vec<Dotfile>,
     /// The owner's ssh keys, public and private.
     pub ssh_keypair: Option<(String, String)>,
     /// Keys shared by the kernels of a cluster, public and private.
@@ -120,7 +123,8 @@ impl Transaction {
                 SELECT s.id, s.name, s.session_type, s.cluster_mode, s.status AS session_status,
                        s.access_key, s.environ, s.bootstrap_script, s.startup_command,
                        s.cluster_ssh_keypair,
-                       p.ssh_public_key, p.ssh_private_key,
+                       p.ssh_public_key, p.ssh_private_key, p.dotfiles AS keypair_dotfiles,
+                       d.dotfiles AS domain_dotfiles, g.dotfiles AS group_dotfiles,
                        i.name AS image, i.architecture AS image_architecture,
                        i.registry, i.config_digest, i.is_local, i.labels,
                        k.id AS kernel_id, k.status, k.cluster_role, k.cluster_idx, k.local_rank,
@@ -129,6 +133,8 @@ impl Transaction {
                 FROM sessions s
                 JOIN kernels k ON k.session_id = s.id
                 JOIN keypairs p ON p.access_key = s.access_key
+                JOIN domains d ON d.name = s.domain_name
+                JOIN groups g ON g.id = s.group_id
                 LEFT JOIN images i ON i.name = s.image AND i.architecture = s.architecture
                 LEFT JOIN agents a ON a.id = k.agent
                 WHERE s.id = ANY($1 /* sessions */)
@@ -169,6 +175,7 @@ impl StartingSession {
             environ: row::json(row, "environ")?,
             bootstrap_script: row.try_get("bootstrap_script")?,
             startup_command: row.try_get("startup_command")?,
+            dotfiles: dotfile::of_session(row)?,
             ssh_keypair: public.zip(private),
             cluster_ssh_keypair: half("public_key").zip(half("private_key")),
             image: StartingImage::from_row(row)?,

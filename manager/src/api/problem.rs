@@ -68,6 +68,8 @@ kinds! {
     TOO_MANY_SESSIONS = NOT_FOUND, "too-many-sessions-matched", "Too many sessions matched.";
     SESSION_EXISTS = BAD_REQUEST, "session-already-exists",
         "The session already exists but you requested not to reuse existing one.";
+    DOTFILE_EXISTS = BAD_REQUEST, "generic-bad-request", "Dotfile already exists.";
+    DOTFILE_REFUSED = BAD_REQUEST, "generic-bad-request", "Dotfile creation has failed.";
     QUOTA_EXCEEDED = PRECONDITION_FAILED, "quota-exceeded", "You have reached your resource limit.";
     RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limit-exceeded", "You have reached your API query rate limit.";
     FROZEN = SERVICE_UNAVAILABLE, "server-frozen",
@@ -245,6 +247,8 @@ impl From<app::Error> for Problem {
             Error::SessionExists { existing } => {
                 Self::of(SESSION_EXISTS).data(json!({ "existingSessionId": existing }))
             }
+            Error::DotfileExists => Self::of(DOTFILE_EXISTS),
+            Error::DotfileRefused(message) => Self::of(DOTFILE_REFUSED).msg(message),
             Error::TooManySessions { matches } => {
                 Self::of(TOO_MANY_SESSIONS).data(json!({ "matches": matches }))
             }

@@ -13,8 +13,8 @@ use warp::reply::Response;
 use super::call::Call;
 use super::problem::Problem;
 use super::rest::{
-    auth, manager, resource, service, session, session_commit, session_files, session_history,
-    session_logs, session_relations,
+    auth, dotfile, manager, resource, service, session, session_commit, session_files,
+    session_history, session_logs, session_relations,
 };
 use super::{events, graphql, stream};
 
@@ -143,6 +143,21 @@ routes! {
 
     GET "/events/background-task", User, Read => events::background_task::background_task;
     GET "/events/session", User, Read => events::session::session;
+
+    POST "/user-config/dotfiles", User, Read => dotfile::create_for_user;
+    GET "/user-config/dotfiles", User, Read => dotfile::show_of_user;
+    PATCH "/user-config/dotfiles", User, Read => dotfile::update_of_user;
+    DELETE "/user-config/dotfiles", User, Read => dotfile::delete_of_user;
+    GET "/user-config/bootstrap-script", User, Read => dotfile::bootstrap_script;
+    POST "/user-config/bootstrap-script", User, Read => dotfile::set_bootstrap_script;
+    POST "/group-config/dotfiles", Admin, Read => dotfile::create_for_group;
+    GET "/group-config/dotfiles", User, Read => dotfile::show_of_group;
+    PATCH "/group-config/dotfiles", Admin, Read => dotfile::update_of_group;
+    DELETE "/group-config/dotfiles", Admin, Read => dotfile::delete_of_group;
+    POST "/domain-config/dotfiles", Admin, Read => dotfile::create_for_domain;
+    GET "/domain-config/dotfiles", User, Read => dotfile::show_of_domain;
+    PATCH "/domain-config/dotfiles", Admin, Read => dotfile::update_of_domain;
+    DELETE "/domain-config/dotfiles", Admin, Read => dotfile::delete_of_domain;
 
     GET "/config/resource-slots", Public, Any => resource::slots;
     GET "/resource/presets", User, Any => resource::presets;

@@ -36,6 +36,12 @@ pub enum Error {
         /// That session.
         existing: backendai_types::SessionId,
     },
+    /// There is a dotfile of this path.
+    #[error("the dotfile exists already")]
+    DotfileExists,
+    /// A limit on dotfiles or scripts is reached.
+    #[error("dotfile refused: {0}")]
+    DotfileRefused(String),
     /// Several sessions match.
     #[error("several sessions match")]
     TooManySessions {

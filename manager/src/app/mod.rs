@@ -4,6 +4,7 @@
 //! [`RequestContext`](crate::context::RequestContext), and return plain data or an [`Error`].
 
 pub mod background_task;
+pub mod dotfile;
 pub mod error;
 pub mod image;
 pub mod login;

@@ -4,6 +4,7 @@
 //! breaks a server brings its own. Tests wait for conditions, never for time.
 
 mod client;
+mod dotfiles;
 mod errors;
 mod harness;
 mod inspect;

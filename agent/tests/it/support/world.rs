@@ -375,6 +375,7 @@ pub fn kernel(image: &str) -> KernelSpec {
         startup_command: None,
         preopen_ports: Vec::new(),
         ssh_keypair: None,
+        dotfiles: Vec::new(),
     }
 }
 

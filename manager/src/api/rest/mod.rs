@@ -1,6 +1,7 @@
 //! Handlers of the REST API, one file per resource.
 
 pub mod auth;
+pub mod dotfile;
 pub mod manager;
 pub mod resource;
 pub mod service;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use backendai_datastore::start::{StartingImage, StartingKernel, StartingSession};
 use backendai_rpc::agent_api::{
-    AutoPull, ClusterHost, CreateKernels, ImageSpec, KernelSpec, SessionSpec, SshKeypair,
+    AutoPull, ClusterHost, CreateKernels, Dotfile, ImageSpec, KernelSpec, SessionSpec, SshKeypair,
 };
 use serde_json::Value;
 
-use crate::app::App;
+use crate::app::{App, dotfile};
 use crate::shared_config;
 use crate::tasks::TaskError;
 
@@ -37,6 +37,15 @@ pub(super) async fn create_kernels(
         },
     };
     let environ = session_environ(session);
+    let dotfiles: Vec<Dotfile> = dotfile::merge(session.dotfiles.clone())
+        .into_iter()
+        // Three octal digits, as the API takes them.
+        .map(|file| Dotfile {
+            mode: u32::from_str_radix(&file.perm, 8).unwrap_or(0o644) & 0o777,
+            path: file.path,
+            data: file.data,
+        })
+        .collect();
     Ok(CreateKernels {
         session: SessionSpec {
             session_id: session.id,
@@ -74,6 +83,7 @@ pub(super) async fn create_kernels(
                     _ => Vec::new(),
                 },
                 ssh_keypair: session.ssh_keypair.as_ref().map(keypair),
+                dotfiles: dotfiles.clone(),
             })
             .collect(),
     })

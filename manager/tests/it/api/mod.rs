@@ -3,6 +3,7 @@
 mod auth;
 mod background_task;
 mod commit;
+mod dotfiles;
 mod events;
 mod execute;
 mod graphql;

@@ -96,6 +96,30 @@ async fn kernels_are_told_who_and_where_they_are() {
 }
 
 #[tokio::test]
+async fn kernels_get_the_dotfiles_of_domain_group_and_user() {
+    let world = World::new(&[4]).await;
+    world
+        .sql(
+            r#"UPDATE domains SET dotfiles = '[{"path": ".a", "perm": "600", "data": "domain"},
+                                              {"path": ".b", "perm": "644", "data": "domain"}]';
+            UPDATE groups SET dotfiles = '[{"path": "/home/work/.b", "perm": "644", "data": "group"},
+                                           {"path": ".c", "perm": "644", "data": "group"}]';
+            UPDATE keypairs SET dotfiles = '[{"path": ".c", "perm": "755", "data": "user"},
+                                             {"path": "/etc/cron.d/x", "perm": "644", "data": "no"}]'
+            WHERE NOT is_admin"#,
+        )
+        .await;
+    world.create(request("sess-one")).await.unwrap();
+    let specs = world.agent("a1").state.lock().specs.clone();
+    let placed: Vec<_> = specs[0].kernels[0]
+        .dotfiles
+        .iter()
+        .map(|file| (file.path.as_str(), file.mode, file.data.as_str()))
+        .collect();
+    assert_eq!(placed, [(".a", 0o600, "domain"), (".b", 0o644, "group"), (".c", 0o755, "user")]);
+}
+
+#[tokio::test]
 async fn code_runs_while_the_kernel_lives_and_logs_outlive_it() {
     let world = World::new(&[4]).await;
     let id = world.create(request("sess-one")).await.unwrap().session_id;
