@@ -259,6 +259,7 @@ fn open_core(
         store: RecordStore::open(records.clone()).map_err(at(&records))?,
         scratch,
         events: EventQueue::default(),
+        addresses: Default::default(),
         statistics: Default::default(),
         logs: LogKeeper::open(logs.clone()).map_err(at(&logs))?,
         streams: StreamGate::new(

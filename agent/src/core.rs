@@ -19,6 +19,7 @@ use crate::events::EventQueue;
 use crate::kernel::record::RecordStore;
 use crate::kernel::registry::Registry;
 use crate::logs::LogKeeper;
+use crate::metadata::Addresses;
 use crate::resources::ResourcePool;
 use crate::scratch::Scratch;
 use crate::statistics::Statistics;
@@ -51,6 +52,8 @@ pub struct Core {
     pub logs: LogKeeper,
     /// Where streams into kernels are fetched.
     pub streams: StreamGate,
+    /// Where the kernels' containers are.
+    pub addresses: Addresses,
     /// How busy the node and its kernels are.
     pub statistics: Statistics,
     /// Archives made of kernels' containers.

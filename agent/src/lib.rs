@@ -10,6 +10,7 @@
 //! - [`streams`] is where managers fetch the traffic of apps and terminals,
 //! - [`events`], [`heartbeat`] and [`logs`] speak to the leading manager ([`leader`]),
 //! - [`statistics`] measures how busy node and kernels are,
+//! - [`metadata`] tells kernels about themselves,
 //! - [`resources`] counts cores, memory and devices; [`scratch`] makes kernels' folders,
 //! - [`etcd`] is used by the daemon alone: tests and simulations say who leads themselves.
 //!
@@ -28,6 +29,8 @@ pub mod heartbeat;
 pub mod kernel;
 pub mod leader;
 pub mod logs;
+pub mod metadata;
+pub mod metrics;
 pub mod reconcile;
 pub mod resources;
 pub mod runner_link;

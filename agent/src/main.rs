@@ -14,7 +14,8 @@ use backendai_agent::config::{AgentConfig, BackendKind};
 use backendai_agent::etcd::{
     Announcement, EtcdLeader, ManagerKeys, announce, apply_shared_settings, connect,
 };
-use backendai_agent::{Agent, AgentDeps, RpcListen, agent_id, system_clock};
+use backendai_agent::metrics::LiveGauges;
+use backendai_agent::{Agent, AgentDeps, RpcListen, agent_id, metadata, system_clock};
 use backendai_rpc::transport::{CurveKeypair, PeerDirectory, RpcConnector};
 use backendai_service::Lifecycle;
 use backendai_service::daemon::{self, CommonOptions};
@@ -109,8 +110,13 @@ async fn start(mut config: AgentConfig, lifecycle: &Lifecycle) -> anyhow::Result
     };
     tracing::info!(agent.id = %agent.id(), addr = agent.addr(), "agent starts");
     announce(&etcd, &node, "starting", lifecycle).await;
-    let mut engine = agent.core().engine.subscribe();
+    let core = Arc::clone(agent.core());
+    let mut engine = core.engine.subscribe();
+    let gauges = Arc::new(LiveGauges(Arc::clone(&core)));
+    backendai_service::metrics::start(&config.metrics, gauges, lifecycle).await?;
     agent.start();
+    // Not with the agent: it changes the host's firewall, which simulated agents must not.
+    metadata::start(&core, &config.agent).await;
     if engine.wait_for(|state| state.is_reached()).await.is_ok() {
         announce(&etcd, &node, "running", lifecycle).await;
     }

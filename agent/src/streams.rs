@@ -23,6 +23,8 @@ use tokio::time::Instant;
 use backendai_rpc::agent_api::{STREAM_TOKEN_LEN, StreamTicket};
 use backendai_service::Lifecycle;
 
+use crate::metrics::OpenStream;
+
 /// How long a ticket is good: a manager fetches at once.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// A caller shows its token at once.
@@ -136,6 +138,7 @@ async fn admit(mut caller: TcpStream, waiting: &Mutex<HashMap<Token, Waiting>>) 
     let Some(stream) = waiting.lock().remove(&token) else {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "an unknown stream token"));
     };
+    let _open = OpenStream::count();
     caller.set_nodelay(true)?;
     match rustix::net::getsockname(&stream.socket)?.address_family() {
         AddressFamily::UNIX => {

@@ -7,13 +7,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 
 pub use backendai_datastore::kernel::AgentAddr;
 use backendai_rpc::agent_api::AgentClient;
-use backendai_rpc::call::{CallContext, Client, Connection};
+use backendai_rpc::call::{CallContext, CallError, Client, Connection};
 use backendai_rpc::transport::RpcConnector;
 use backendai_types::AgentId;
 use parking_lot::Mutex;
+
+use crate::metrics;
 
 /// Makes connections to agents: over ZeroMQ, or within the process for tests.
 pub trait AgentTransport: Send + Sync + 'static {
@@ -24,6 +29,25 @@ pub trait AgentTransport: Send + Sync + 'static {
 impl AgentTransport for RpcConnector {
     fn connect(&self, agent: &AgentAddr) -> Arc<dyn Connection> {
         RpcConnector::connect(self, &agent.addr, agent.public_key.as_deref())
+    }
+}
+
+/// Counts the calls over a connection.
+struct Counted(Arc<dyn Connection>);
+
+#[async_trait]
+impl Connection for Counted {
+    async fn call(
+        &self,
+        context: &CallContext,
+        method: &'static str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        let begun = Instant::now();
+        let result = self.0.call(context, method, body, timeout).await;
+        metrics::agent_call(method, &result, begun.elapsed());
+        result
     }
 }
 
@@ -67,6 +91,7 @@ impl AgentPool {
                 Some((addr, connection)) if addr == agent => Arc::clone(connection),
                 _ => {
                     let connection = self.inner.transport.connect(agent);
+                    let connection: Arc<dyn Connection> = Arc::new(Counted(connection));
                     let entry = (agent.clone(), Arc::clone(&connection));
                     connections.insert(agent.id.clone(), entry);
                     connection

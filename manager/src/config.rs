@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use backendai_datastore::DatastoreConfig;
 use backendai_service::config::{ConfigError, HostPort, Loaded, Schema, Secret, text};
 use backendai_service::etcd::EtcdAddress;
+use backendai_service::metrics::MetricsSection;
 use backendai_service::telemetry::LogFormat;
 
 /// Where the configuration comes from.
@@ -78,6 +79,8 @@ pub struct ManagerConfig {
     pub manager: ManagerSection,
     /// Logs.
     pub logging: LoggingSection,
+    /// Figures for Prometheus.
+    pub metrics: MetricsSection,
     /// Intervals and limits that operators rarely and tests often change.
     pub tunables: Tunables,
 }
@@ -270,6 +273,7 @@ impl ManagerConfig {
         if self.manager.heartbeat_timeout < 1.0 {
             return wrong("manager.heartbeat-timeout: must be at least 1 second".into());
         }
+        self.metrics.check()?;
         if self.tunables.leader_lease_s == 0 {
             return wrong("tunables.leader-lease-s: must be at least 1 second".into());
         }

@@ -17,6 +17,7 @@ pub mod context;
 pub mod events;
 pub mod feed;
 pub mod leader;
+mod metrics;
 pub mod server;
 pub mod shared_config;
 pub mod ssh_key;

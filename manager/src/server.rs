@@ -25,6 +25,7 @@ use crate::config::ManagerConfig;
 use crate::events::AgentEvents;
 use crate::feed::Feed;
 use crate::leader::{Candidate, Leadership};
+use crate::metrics::LiveGauges;
 use crate::shared_config::SharedConfig;
 use crate::wake::Wake;
 use crate::{api, tasks};
@@ -109,6 +110,8 @@ impl Manager {
             lifecycle,
         );
         tasks::start(&app, &leadership, &events, lifecycle);
+        let gauges = Arc::new(LiveGauges(Arc::clone(&app)));
+        backendai_service::metrics::start(&app.config.metrics, gauges, lifecycle).await?;
         lifecycle.spawn_vital("api", api::serve(Arc::clone(&app), listener, lifecycle.clone()));
         Ok(Self { api_addr, event_addr, app })
     }

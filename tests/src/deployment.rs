@@ -153,6 +153,8 @@ impl Deployment<'_> {
                 "var-base-path": dir.join("var"),
                 "image-commit-path": dir.join("commit"),
                 "ipc-base-path": ipc,
+                // It changes the machine's firewall: only where a test is about that.
+                "metadata-server-enabled": false,
             },
             "container": {
                 "scratch-type": "hostdir",
@@ -235,9 +237,29 @@ impl Deployment<'_> {
     pub async fn sweep(&self) -> Result<()> {
         for agent in &self.plan.agents {
             sweep_owner(&agent.id).await?;
+            sweep_firewall(&agent.id).await;
         }
         unmount_below(self.dir).await?;
         remove_dir(&self.plan.ipc_dir())
+    }
+}
+
+/// Removes the rules of an agent that was killed. Most agents never made any, and where the
+/// firewall cannot be used none could.
+async fn sweep_firewall(agent_id: &str) {
+    let iptables = |args: Vec<String>| async move {
+        let mut command = tokio::process::Command::new("iptables");
+        command.args(["-w", "5", "-t", "nat"]).args(args);
+        run(&mut command).await.unwrap_or_default()
+    };
+    let chain = format!("BAI-META-{agent_id}");
+    let rules = iptables(vec!["-S".to_owned(), "PREROUTING".to_owned()]).await;
+    for rule in rules.lines().filter(|rule| rule.ends_with(&chain)) {
+        let rule = rule.split(' ').map(str::to_owned).skip(1);
+        iptables(std::iter::once("-D".to_owned()).chain(rule).collect()).await;
+        for action in ["-F", "-X"] {
+            iptables(vec![action.to_owned(), chain.clone()]).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use backendai_service::config::{ConfigError, Loaded, Schema};
+use backendai_service::metrics::MetricsSection;
 
 pub use sections::{
     AffinityPolicy, AgentSection, BackendKind, ContainerSection, DebugSection, EtcdSection,
@@ -57,6 +58,8 @@ pub struct AgentConfig {
     pub debug: DebugSection,
     /// Log lines.
     pub logging: LoggingSection,
+    /// Figures for Prometheus.
+    pub metrics: MetricsSection,
     #[serde(skip_serializing)]
     watcher: Unused,
     #[serde(skip_serializing)]
@@ -99,6 +102,7 @@ impl AgentConfig {
                  between 1 and 10",
             );
         }
+        self.metrics.check()?;
         if self.agent.statistics_interval.is_zero() {
             return wrong("agent.statistics-interval must be more than 0 seconds");
         }

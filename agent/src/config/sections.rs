@@ -92,6 +92,14 @@ pub struct AgentSection {
     /// How often the node's and the kernels' statistics are taken and told.
     #[serde(with = "seconds")]
     pub statistics_interval: Duration,
+    /// Tells kernels about themselves at http://169.254.169.254/, by rules in the host's
+    /// firewall (iptables) that last as long as the agent runs.
+    pub metadata_server_enabled: bool,
+    /// Where the service of that listens: containers reach it at their bridge's address, and
+    /// nobody but the agent's containers is answered.
+    pub metadata_server_bind_host: String,
+    /// The port of that; 0 lets the system choose.
+    pub metadata_server_port: u16,
     /// File with the process id, if one is wanted.
     pub pid_file: Option<PathBuf>,
 
@@ -113,10 +121,6 @@ pub struct AgentSection {
     aiomonitor_termui_port: Unused,
     #[serde(skip_serializing)]
     aiomonitor_webui_port: Unused,
-    #[serde(skip_serializing)]
-    metadata_server_bind_host: Unused,
-    #[serde(skip_serializing)]
-    metadata_server_port: Unused,
     #[serde(skip_serializing)]
     allow_compute_plugins: Unused,
     #[serde(skip_serializing)]
@@ -148,6 +152,9 @@ impl Default for AgentSection {
             scaling_group: "default".to_owned(),
             kernel_creation_concurrency: 4,
             statistics_interval: Duration::from_secs(5),
+            metadata_server_enabled: true,
+            metadata_server_bind_host: "0.0.0.0".to_owned(),
+            metadata_server_port: 40128,
             pid_file: None,
             agent_sock_port: Unused,
             mount_path: Unused,
@@ -158,8 +165,6 @@ impl Default for AgentSection {
             aiomonitor_port: Unused,
             aiomonitor_termui_port: Unused,
             aiomonitor_webui_port: Unused,
-            metadata_server_bind_host: Unused,
-            metadata_server_port: Unused,
             allow_compute_plugins: Unused,
             block_compute_plugins: Unused,
             abuse_report_path: Unused,

@@ -8,6 +8,7 @@
 pub mod create;
 pub mod definition;
 pub mod destroy;
+pub mod place;
 pub mod questions;
 pub mod record;
 pub mod recover;

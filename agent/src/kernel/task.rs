@@ -11,6 +11,7 @@
 //! its labels tell the next process where to go on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -25,13 +26,14 @@ use backendai_types::SessionType;
 use super::create::{self, CreateError, Started};
 use super::definition;
 use super::destroy;
+use super::place;
 use super::record::{KernelEnd, KernelState};
 use super::registry::{Kernel, blocking};
 use super::summary::KernelSummary;
 use crate::backend::ContainerHandle;
 use crate::core::Core;
+use crate::metrics;
 use crate::runner_link::{self, Outbox};
-use crate::statistics;
 
 /// Why a kernel ended that nobody wanted to end.
 const SELF_TERMINATED: &str = "self-terminated";
@@ -125,11 +127,13 @@ async fn make(
     spec: &KernelSpec,
     link: &mut RunnerTask,
 ) -> Result<(), CreateError> {
+    let begun = Instant::now();
     let serve = |listener| link.serve(listener);
     let started = create::start_container(core, kernel, session, spec, serve).await?;
     create::wait_ready(core, kernel, &started.container).await?;
     let summary = KernelSummary::of(session, spec, &started.allocation);
     create::finish(core, kernel, started, &summary).await;
+    metrics::created(begun.elapsed());
     tracing::info!("kernel runs");
     Ok(())
 }
@@ -155,6 +159,7 @@ fn failure(kernel: &Kernel, error: &CreateError) -> KernelEnd {
     match kernel.destroy_reason() {
         Some(reason) => KernelEnd::Terminated { reason, exit_code: None, metrics: None },
         None => {
+            metrics::failed();
             let error = RemoteError::from(error);
             tracing::warn!("kernel could not be made: {}", error.message);
             KernelEnd::Failed(error)
@@ -172,9 +177,9 @@ async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
     let container = &running.container.id;
     let is_batch = kernel.record().session_type == SessionType::Batch;
     let mut is_batch_over = running.batch_end.is_some();
-    let mut is_counted = false;
-    let counting = statistics::attach(core, kernel.id, container);
-    tokio::pin!(counting);
+    let mut is_found = false;
+    let finding = place::find(core, kernel.id, container);
+    tokio::pin!(finding);
     let reason = loop {
         tokio::select! {
             // A batch command's result is told before the end that follows it.
@@ -187,9 +192,10 @@ async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
             }
             reason = kernel.destroy_requested() => break reason,
             _ = kernel.container_end() => break SELF_TERMINATED.to_owned(),
-            () = &mut counting, if !is_counted => is_counted = true,
+            () = &mut finding, if !is_found => is_found = true,
         }
     };
+    core.addresses.forget(kernel.id);
     let metrics = core.statistics.finish(kernel.id).map(|metrics| Packed::pack(&metrics));
     tracing::info!(reason, "ending kernel");
     let ended = destroy::stop_container(core, kernel, container).await;

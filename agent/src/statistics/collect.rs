@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use backendai_rpc::manager_api::KernelPhase;
 use backendai_rpc::statistics::{Packed, Statistics as Report};
-use backendai_types::KernelId;
 
-use crate::core::{Core, chain};
+use crate::core::Core;
+use crate::kernel::place;
 use crate::kernel::record::KernelState;
 use crate::kernel::registry::blocking;
 use crate::leader::ManagerLink;
@@ -17,31 +17,11 @@ const VALID_INTERVALS: u32 = 3;
 /// What a busy host may be late.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Begins to count a kernel, if its container can be found. Where it cannot, [`collect`]
-/// tries again.
-pub async fn attach(core: &Core, kernel: KernelId, container_id: &str) {
-    let located = core.backend.locate(container_id).await;
-    let place = match located {
-        Ok(Some(place)) => place,
-        // It ended; whoever watches it will notice.
-        Ok(None) => return,
-        Err(error) => {
-            tracing::debug!(kernel.id = %kernel, "no statistics so far: {}", chain(&error));
-            return;
-        }
-    };
-    let backend = Arc::clone(&core.backend);
-    match blocking(move || backend.meter(&place)).await {
-        Ok(meter) => core.statistics.track(kernel, meter),
-        Err(error) => tracing::debug!(kernel.id = %kernel, %error, "no statistics so far"),
-    }
-}
-
 /// Gathers and tells until the shutdown.
 pub async fn collect(core: Arc<Core>, interval: Duration, link: ManagerLink) {
     let mut is_failing = false;
     while core.lifecycle.sleep(interval).await {
-        attach_missing(&core).await;
+        find_missing(&core).await;
         core.statistics.keep(|id| core.registry.get(id).is_some());
         let Some(manager) = link.client() else { continue };
         let report = match gather(&core, interval).await {
@@ -81,13 +61,13 @@ async fn gather(core: &Arc<Core>, interval: Duration) -> std::io::Result<Report>
 }
 
 /// Begins to count kernels that could not be found when they started.
-async fn attach_missing(core: &Core) {
+async fn find_missing(core: &Core) {
     for kernel in core.registry.all() {
         if kernel.phase() != KernelPhase::Running || core.statistics.tracks(kernel.id) {
             continue;
         }
         if let KernelState::Running(running) = kernel.record().state {
-            attach(core, kernel.id, &running.container.id).await;
+            place::find(core, kernel.id, &running.container.id).await;
         }
     }
 }

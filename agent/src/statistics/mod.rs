@@ -36,7 +36,7 @@ use backendai_types::KernelId;
 use self::kernel::KernelHistory;
 use self::node::NodeHistory;
 
-pub use collect::{attach, collect};
+pub use collect::collect;
 pub use container::HostMeter;
 pub use sample::{ContainerMeter, ContainerSample, CoreSample, DiskSample, NodeSample};
 pub use scratch::follow as follow_scratch;
@@ -108,6 +108,11 @@ impl Statistics {
     /// The figures of the node since the last call.
     pub fn node(&self, sample: NodeSample) -> NodeMetrics {
         self.node.lock().observe(self.begin.elapsed(), sample)
+    }
+
+    /// The node's figures as they were told last; empty before that.
+    pub fn last_node(&self) -> Metrics {
+        self.node.lock().last_told()
     }
 
     /// Kernels whose folders have not been measured for so long.

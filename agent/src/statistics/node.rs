@@ -11,6 +11,7 @@ use super::sample::{CoreSample, NodeSample};
 #[derive(Debug, Default)]
 pub struct NodeHistory {
     last: Option<(Duration, NodeSample)>,
+    told: Metrics,
 }
 
 impl NodeHistory {
@@ -56,7 +57,13 @@ impl NodeHistory {
             ("net_tx", only("node", net_tx)),
         ];
         self.last = Some((at, sample));
-        NodeMetrics { node: named(node), devices: named(devices) }
+        self.told = named(node);
+        NodeMetrics { node: self.told.clone(), devices: named(devices) }
+    }
+
+    /// The figures of the whole node that [`NodeHistory::observe`] gave last.
+    pub fn last_told(&self) -> Metrics {
+        self.told.clone()
     }
 }
 

@@ -4,8 +4,11 @@ use backendai_agent::config::AgentConfig;
 use backendai_service::config::reference::reference;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config/agent.toml");
-const SOURCES: [&str; 2] =
-    [include_str!("../../src/config/mod.rs"), include_str!("../../src/config/sections.rs")];
+const SOURCES: [&str; 3] = [
+    include_str!("../../src/config/mod.rs"),
+    include_str!("../../src/config/sections.rs"),
+    include_str!("../../../common/service/src/metrics.rs"),
+];
 
 const HEAD: &str = "\
 # Every key of agent.toml with its default. Made from the source:

@@ -7,7 +7,9 @@
 pub mod config;
 pub mod daemon;
 pub mod etcd;
+pub mod http;
 pub mod lifecycle;
+pub mod metrics;
 pub mod redis;
 pub mod telemetry;
 

@@ -20,6 +20,7 @@ pub mod image;
 pub mod kernel;
 pub mod keypair_view;
 pub mod list_view;
+pub mod load_view;
 pub mod migrate;
 pub mod overdue;
 pub mod password;

@@ -23,6 +23,7 @@ use super::routes::{Body, Guard, Level, Lookup, Route};
 use super::serve::Peer;
 use super::version::{self, ApiVersion};
 use crate::context::{RequestContext, Role};
+use crate::metrics;
 use crate::shared_config::ManagerStatus;
 
 /// Largest body that is read into memory.
@@ -78,7 +79,9 @@ async fn respond(state: Arc<ApiState>, request: Incoming) -> Response {
         let method = request.method.clone();
         let path = request.path.clone();
         let wants_cors = request.headers.contains_key(header::ORIGIN);
-        let mut response = match Box::pin(steps(state, request, request_id.clone())).await {
+        let mut route = None;
+        let answered = Box::pin(steps(state, request, request_id.clone(), &mut route)).await;
+        let mut response = match answered {
             Ok(response) => response,
             Err(problem) => {
                 log_problem(&problem);
@@ -86,11 +89,13 @@ async fn respond(state: Arc<ApiState>, request: Incoming) -> Response {
             }
         };
         finish(&mut response, &request_id, wants_cors);
+        let (status, took) = (response.status().as_u16(), started.elapsed());
+        metrics::request(method.as_str(), route, status, took);
         tracing::debug!(
             %method,
             path,
-            status = response.status().as_u16(),
-            took_us = started.elapsed().as_micros() as u64,
+            status,
+            took_us = took.as_micros() as u64,
             "answered"
         );
         response
@@ -103,11 +108,13 @@ async fn steps(
     state: Arc<ApiState>,
     request: Incoming,
     request_id: String,
+    found: &mut Option<&'static str>,
 ) -> Result<Response, Problem> {
     if request.method == Method::OPTIONS {
         return preflight(&state, &request);
     }
     let (route, path) = find_route(&state, &request)?;
+    *found = Some(route.name);
     let version = version::negotiate(&request.headers)?;
     let caller = match route.level {
         Level::Public => None,

@@ -17,6 +17,7 @@ pub(super) async fn receive(
     epoch: u64,
     heartbeat: Heartbeat,
 ) -> Result<HeartbeatReply, RemoteError> {
+    crate::metrics::heartbeat();
     let agent = &heartbeat.agent_id;
     let heard = events.registry.hear(
         agent,

@@ -107,6 +107,7 @@ async fn commit_reports(app: &SharedApp, reports: &[&Report]) -> Result<()> {
     for report in reports {
         let actor: Arc<str> = format!("agent:{}", report.agent_id).into();
         for event in &report.events {
+            crate::metrics::event(&event.change);
             translate(&report.agent_id, &actor, event, &mut changes, &mut results);
         }
     }

@@ -21,7 +21,7 @@ mod session_callbacks;
 mod start_sessions;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use backendai_datastore::DatastoreError;
@@ -33,6 +33,7 @@ use crate::app::{SharedApp, background_task};
 use crate::events::AgentEvents;
 use crate::feed;
 use crate::leader::Leadership;
+use crate::metrics;
 
 pub use schedule_sessions::ScheduleSessions;
 
@@ -152,7 +153,10 @@ async fn lead(
 async fn run(mut task: Box<dyn Task>) {
     let mut failures = 0u32;
     loop {
-        match task.pass().await {
+        let begun = Instant::now();
+        let passed = task.pass().await;
+        metrics::pass(task.name(), passed.is_ok(), begun.elapsed());
+        match passed {
             Ok(()) => {
                 if failures > 0 {
                     tracing::info!(task = task.name(), failures, "the task works again");

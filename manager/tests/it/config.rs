@@ -6,7 +6,8 @@ use backendai_service::config::reference::reference;
 use super::support::Site;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config/manager.toml");
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config.rs");
+const SOURCES: [&str; 2] =
+    [include_str!("../../src/config.rs"), include_str!("../../../common/service/src/metrics.rs")];
 const HEAD: &str = "\
 # manager.toml: every key with its default. Made from manager/src/config.rs; when that changes,
 #     UPDATE_REFERENCE=1 cargo test -p backendai-manager the_reference
@@ -19,9 +20,9 @@ const HEAD: &str = "\
 
 #[test]
 fn the_reference_shows_every_key_with_its_default() {
-    let source = std::fs::read_to_string(SOURCE).unwrap();
     let defaults = toml::Table::try_from(ManagerConfig::default()).unwrap();
-    let expected = format!("{HEAD}{}", reference(&source, "ManagerConfig", &defaults).unwrap());
+    let expected =
+        format!("{HEAD}{}", reference(&SOURCES.concat(), "ManagerConfig", &defaults).unwrap());
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
         std::fs::write(REFERENCE, &expected).unwrap();
     }

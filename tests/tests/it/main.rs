@@ -9,6 +9,8 @@ mod errors;
 mod harness;
 mod inspect;
 mod kill;
+mod metadata;
+mod metrics;
 mod outages;
 mod pull;
 mod runtimes;
