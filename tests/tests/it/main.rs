@@ -6,6 +6,7 @@
 mod client;
 mod dotfiles;
 mod errors;
+mod events;
 mod harness;
 mod inspect;
 mod kill;
