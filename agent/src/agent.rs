@@ -224,15 +224,19 @@ fn open_core(
 ) -> Result<Core, BuildError> {
     let var = &config.agent.var_base_path;
     let container = &config.container;
-    let (uid, gid) = container.owner();
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| BuildError::Disk { path, source }
     };
     std::fs::create_dir_all(var).map_err(at(var))?;
     let [records, logs, epoch] = ["kernels", "logs", "epoch"].map(|name| var.join(name));
-    let scratch = Scratch::open(&container.scratch_root, &config.agent.ipc_base_path, uid, gid)
-        .map_err(at(&container.scratch_root))?;
+    let scratch = Scratch::open(
+        &container.scratch_root,
+        &config.agent.ipc_base_path,
+        container.owner(),
+        container.scratch_volume(),
+    )
+    .map_err(at(&container.scratch_root))?;
     // The engine wants absolute paths; a dummy has no runner to find.
     let runner_path = std::fs::canonicalize(&container.runner_path)
         .unwrap_or_else(|_| container.runner_path.clone());
@@ -258,6 +262,7 @@ fn open_core(
         registry: Default::default(),
         store: RecordStore::open(records.clone()).map_err(at(&records))?,
         scratch,
+        networks: Default::default(),
         events: EventQueue::default(),
         addresses: Default::default(),
         statistics: Default::default(),

@@ -16,6 +16,7 @@ use crate::backend::{BackendError, ContainerBackend, Fingerprint};
 use crate::commit::Commits;
 use crate::epoch::EpochFence;
 use crate::events::EventQueue;
+use crate::kernel::network::ClusterNetworks;
 use crate::kernel::record::RecordStore;
 use crate::kernel::registry::Registry;
 use crate::logs::LogKeeper;
@@ -46,6 +47,8 @@ pub struct Core {
     pub store: RecordStore,
     /// Their folders.
     pub scratch: Scratch,
+    /// Networks that some of them share.
+    pub networks: ClusterNetworks,
     /// What the manager is to be told.
     pub events: EventQueue,
     /// Logs the manager is to be given.

@@ -2,11 +2,14 @@
 //!
 //! `{scratch-root}/{kernel}/work` becomes `/home/work`, `…/config` becomes `/home/config`
 //! (read-only inside), and `{ipc-base-path}/{kernel}` holds the runner's socket. Nothing
-//! that a user sends becomes a path here: names come from this file alone.
+//! that a user sends becomes a path here: names come from this file alone. What the folder
+//! of a kernel lies on, [`volume`] knows.
+
+pub mod volume;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use backendai_rpc::agent_api::{KernelSpec, SessionSpec};
@@ -15,6 +18,7 @@ use backendai_types::KernelId;
 use backendai_types::size::ByteCount;
 use rust_decimal::prelude::ToPrimitive;
 
+use self::volume::Volume;
 use crate::resources::Allocation;
 use crate::work_folder::WorkFolder;
 
@@ -32,6 +36,7 @@ pub struct Scratch {
     ipc_root: PathBuf,
     uid: u32,
     gid: u32,
+    volume: Volume,
 }
 
 /// Paths of one kernel.
@@ -41,17 +46,29 @@ pub struct ScratchPaths {
     pub work: PathBuf,
     /// Becomes `/home/config`.
     pub config: PathBuf,
+    /// Becomes `/tmp` and `/var/tmp` where the folders are limited: everything that a user
+    /// who is not root can write then counts.
+    pub tmp: Option<PathBuf>,
     /// Holds the runner's socket.
     pub ipc: PathBuf,
 }
 
 impl Scratch {
     /// Folders below these roots, which are made if need be; `uid` and `gid` own what the
-    /// user may write.
+    /// user may write. A kernel's folders in the first root lie on a `volume`.
     ///
     /// # Errors
-    /// A root cannot be made.
-    pub fn open(scratch_root: &Path, ipc_root: &Path, uid: u32, gid: u32) -> io::Result<Self> {
+    /// A root cannot be made, or volumes cannot be mounted by this process.
+    pub fn open(
+        scratch_root: &Path,
+        ipc_root: &Path,
+        (uid, gid): (u32, u32),
+        volume: Volume,
+    ) -> io::Result<Self> {
+        if volume.is_limited() && !rustix::process::geteuid().is_root() {
+            let why = "only an agent that is root can have another scratch-type than hostdir";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         fs::create_dir_all(scratch_root)?;
         fs::create_dir_all(ipc_root)?;
         // The engine wants absolute paths.
@@ -60,6 +77,7 @@ impl Scratch {
             ipc_root: fs::canonicalize(ipc_root)?,
             uid,
             gid,
+            volume,
         })
     }
 
@@ -74,6 +92,7 @@ impl Scratch {
         ScratchPaths {
             work: folder.join("work"),
             config: folder.join("config"),
+            tmp: self.volume.is_limited().then(|| folder.join("tmp")),
             ipc: self.ipc_root.join(kernel_id.to_string()),
         }
     }
@@ -101,6 +120,12 @@ impl Scratch {
         runner: &RunnerConfig,
     ) -> io::Result<()> {
         let paths = self.paths(spec.kernel_id);
+        self.volume.make(&self.scratch_root.join(spec.kernel_id.to_string()))?;
+        if let Some(tmp) = &paths.tmp {
+            DirBuilder::new().recursive(true).create(tmp)?;
+            // As everywhere: for all, each his own. Not as the umask would have it.
+            fs::set_permissions(tmp, fs::Permissions::from_mode(0o1777))?;
+        }
         DirBuilder::new().recursive(true).mode(0o755).create(&paths.config)?;
         DirBuilder::new().recursive(true).mode(0o755).create(&paths.work)?;
         self.give(&paths.work)?;
@@ -111,7 +136,7 @@ impl Scratch {
         // Only the runner (root) reads this one; it has the user's commands and keys.
         config("runner.json", 0o600, &serde_json::to_string(runner)?)?;
         config("environ.txt", 0o644, &environ_text(runner))?;
-        config("resource.txt", 0o644, &resource_text(spec, allocation))?;
+        config("resource.txt", 0o644, &resource_text(spec, allocation, self.volume))?;
         if let Some(keys) = &session.cluster_ssh_keypair {
             let ssh = paths.config.join("ssh");
             DirBuilder::new().recursive(true).mode(0o755).create(&ssh)?;
@@ -145,11 +170,8 @@ impl Scratch {
     /// # Errors
     /// Something cannot be removed.
     pub fn remove(&self, kernel_id: KernelId) -> io::Result<()> {
-        for folder in [&self.scratch_root, &self.ipc_root] {
-            match fs::remove_dir_all(folder.join(kernel_id.to_string())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        for root in [&self.scratch_root, &self.ipc_root] {
+            volume::remove(&root.join(kernel_id.to_string()))?;
         }
         Ok(())
     }
@@ -163,7 +185,8 @@ impl Scratch {
         for root in [&self.scratch_root, &self.ipc_root] {
             for entry in fs::read_dir(root)? {
                 let name = entry?.file_name();
-                found.extend(name.to_str().and_then(|name| name.parse::<KernelId>().ok()));
+                let kernel = volume::kernel_name(Path::new(&name));
+                found.extend(kernel.and_then(|name| name.parse::<KernelId>().ok()));
             }
         }
         found.sort();
@@ -197,7 +220,7 @@ fn environ_text(runner: &RunnerConfig) -> String {
 }
 
 /// The product's own description of what a kernel holds.
-fn resource_text(spec: &KernelSpec, allocation: &Allocation) -> String {
+fn resource_text(spec: &KernelSpec, allocation: &Allocation, volume: Volume) -> String {
     let mounts: Vec<String> = spec
         .mounts
         .iter()
@@ -207,7 +230,8 @@ fn resource_text(spec: &KernelSpec, allocation: &Allocation) -> String {
         })
         .collect();
     let slots = serde_json::to_string(&allocation.slots()).unwrap_or_default();
-    let mut text = format!("SCRATCH_SIZE=0m\nMOUNTS={}\nSLOTS={slots}\n", mounts.join(","));
+    let size = volume.size() >> 20;
+    let mut text = format!("SCRATCH_SIZE={size}m\nMOUNTS={}\nSLOTS={slots}\n", mounts.join(","));
     for (slot, shares) in allocation.0.values().flatten() {
         let shares: Vec<String> = shares
             .iter()

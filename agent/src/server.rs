@@ -19,6 +19,7 @@ use backendai_types::{KernelId, SessionId};
 use crate::backend::BackendError;
 use crate::commit;
 use crate::core::{Core, EngineState, chain};
+use crate::kernel::network;
 use crate::kernel::record::{KernelRecord, KernelState};
 use crate::kernel::registry::{Kernel, blocking, not_found};
 use crate::kernel::task;
@@ -78,6 +79,7 @@ impl AgentServer {
                 spec: Box::new(spec.clone()),
             },
             destroy_reason: None,
+            network: network::name(session),
         };
         let (kernel, outbox) = Kernel::new(record);
         if let Err(known) = self.core.registry.insert(&kernel) {

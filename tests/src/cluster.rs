@@ -382,6 +382,25 @@ impl TestCluster {
         Ok(all)
     }
 
+    /// Names of all networks of its agents.
+    ///
+    /// # Errors
+    /// Docker cannot be reached.
+    pub async fn networks(&self) -> Result<Vec<String>> {
+        let docker = docker()?;
+        let mut all = Vec::new();
+        for agent in &self.plan.agents {
+            let label = format!("ai.backend.owner={}", agent.id);
+            let filters = [("label".to_owned(), vec![label])].into();
+            let options = bollard::query_parameters::ListNetworksOptionsBuilder::new()
+                .filters(&filters)
+                .build();
+            let found = docker.list_networks(Some(options)).await?;
+            all.extend(found.into_iter().filter_map(|network| network.name));
+        }
+        Ok(all)
+    }
+
     /// Ends manager and agents in order, and checks that they leave with exit code 0.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub mod labels {
     pub const BLOCK_SERVICE_PORTS: &str = "ai.backend.internal.block-service-ports";
     /// What a lost kernel record is rebuilt from, as JSON.
     pub const RECORD: &str = "ai.backend.internal.record";
+    /// `1` on networks that were made for a cluster of kernels.
+    pub const CLUSTER_NETWORK: &str = "ai.backend.cluster-network";
 }
 
 /// A container engine.
@@ -157,6 +159,25 @@ pub trait ContainerBackend: Send + Sync + 'static {
     /// The engine does not answer.
     async fn snapshots(&self, repository: &str, owner: &str) -> Result<Vec<String>, BackendError>;
 
+    /// Makes a network. One of that name that exists is left as it is.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSwarm`] for a network of several hosts where the engine cannot make
+    /// one, or the engine does not answer or has no addresses left.
+    async fn create_network(&self, network: &NetworkSpec) -> Result<(), BackendError>;
+
+    /// Removes a network. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// A container is in it, or the engine does not answer.
+    async fn remove_network(&self, name: &str) -> Result<(), BackendError>;
+
+    /// Names of all networks that carry `owner` in their owner label.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    async fn networks(&self, owner: &str) -> Result<Vec<String>, BackendError>;
+
     /// Starts and ends of containers with that owner from `since` on. The stream ends or
     /// fails when the engine goes away; the reader then lists and subscribes anew.
     fn events(
@@ -228,6 +249,32 @@ pub struct ContainerSpec {
     pub mounts: Vec<ContainerMount>,
     /// What it may use.
     pub limits: ContainerLimits,
+    /// The network it shares with the other kernels of its session, where its host name
+    /// leads to it. Without one it reaches the outside and no other container.
+    pub network: Option<String>,
+}
+
+/// A network for the kernels of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// Its name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Which containers can be in it.
+    pub reach: NetworkReach,
+}
+
+/// Which containers can be in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkReach {
+    /// Those of one host.
+    Host,
+    /// Those of all hosts of the engine's swarm.
+    Swarm {
+        /// Largest packet in bytes, where it is not the engine's own choice.
+        mtu: Option<u32>,
+    },
 }
 
 /// A host path seen inside a container.
@@ -342,6 +389,13 @@ pub enum BackendError {
     /// A container of that name exists.
     #[error("a container named {0} exists already")]
     NameTaken(String),
+    /// It cannot make a network of several hosts.
+    #[error(
+        "the container engine of this agent cannot make a network of several hosts: {0} \
+         (multi-node sessions want their hosts in one Docker swarm, and an agent on one of \
+         its managers)"
+    )]
+    NoSwarm(String),
     /// An image cannot be had.
     #[error("image {name} cannot be had")]
     ImageNotAvailable {

@@ -66,6 +66,9 @@ pub struct AgentConfig {
     plugins: Unused,
 }
 
+/// Bytes of an image that holds the file system's own tables and what the agent writes.
+const SMALLEST_IMAGE: u64 = 8 << 20;
+
 impl AgentConfig {
     /// Loads and checks the configuration. `file` is the one named on the command line.
     ///
@@ -105,6 +108,14 @@ impl AgentConfig {
         self.metrics.check()?;
         if self.agent.statistics_interval.is_zero() {
             return wrong("agent.statistics-interval must be more than 0 seconds");
+        }
+        let container = &self.container;
+        if container.scratch_type == ScratchType::Hostfile
+            && container.scratch_size.bytes() < SMALLEST_IMAGE
+        {
+            return wrong(
+                "container.scratch-type = \"hostfile\" wants container.scratch-size, at least 8m",
+            );
         }
         if self.debug.heartbeat_interval <= 0.0 {
             return wrong("debug.heartbeat-interval must be more than 0 seconds");
@@ -191,6 +202,8 @@ mod tests {
         let plain = "[etcd]\nnamespace='x'\n[agent]\nrpc-plain=true\nrpc-listen-addr='0.0.0.0:1'\n";
         assert!(load(plain).unwrap_err().contains("loopback"));
         assert!(load("[agent]\nid='x'\n").unwrap_err().contains("etcd.namespace"));
+        let no_size = "[etcd]\nnamespace='x'\n[container]\nscratch-type='hostfile'\n";
+        assert!(load(no_size).unwrap_err().contains("scratch-size"));
         let factor = "[etcd]\nnamespace='x'\n[resource]\ncpu-overcommit-factor=11\n";
         assert!(load(factor).unwrap_err().contains("overcommit"));
     }

@@ -11,6 +11,7 @@ use backendai_service::telemetry::LogFormat;
 use backendai_types::ByteCount;
 
 use super::Unused;
+use crate::scratch::volume::Volume;
 
 /// Where the cluster's shared configuration is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -198,9 +199,13 @@ impl AgentSection {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScratchType {
-    /// Folders on the host.
+    /// Folders on the host, as large as its file system.
     #[default]
     Hostdir,
+    /// A file system of its own for each kernel, in a file of `scratch-size`. Wants root.
+    Hostfile,
+    /// Main memory, `scratch-size` of it or 64 MiB. Wants root.
+    Memory,
 }
 
 /// Containers.
@@ -218,10 +223,14 @@ pub struct ContainerSection {
     pub kernel_host: Option<String>,
     /// Told instead of `bind-host`.
     pub advertised_host: Option<String>,
-    /// Where kernels' folders lie.
+    /// Where kernels' folders lie: `hostdir`, `hostfile` (each in a file that holds
+    /// `scratch-size`) or `memory`. The last two want root.
     pub scratch_type: ScratchType,
     /// Folder with a folder for each kernel.
     pub scratch_root: PathBuf,
+    /// How much one kernel can write, where `scratch-type` limits it: `/home/work`, `/tmp` and
+    /// `/var/tmp` together.
+    pub scratch_size: ByteCount,
     /// The kernel runner's binary on this host.
     pub runner_path: PathBuf,
     /// How long a container may take from its start to its runner's readiness; its
@@ -246,8 +255,6 @@ pub struct ContainerSection {
     #[serde(skip_serializing)]
     jail_args: Unused,
     #[serde(skip_serializing)]
-    scratch_size: Unused,
-    #[serde(skip_serializing)]
     scratch_nfs_address: Unused,
     #[serde(skip_serializing)]
     scratch_nfs_options: Unused,
@@ -267,6 +274,7 @@ impl Default for ContainerSection {
             advertised_host: None,
             scratch_type: ScratchType::Hostdir,
             scratch_root: PathBuf::from("./scratches"),
+            scratch_size: ByteCount(0),
             runner_path: PathBuf::from(RUNNER_PATH),
             ready_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(2),
@@ -277,7 +285,6 @@ impl Default for ContainerSection {
             stats_type: Unused,
             sandbox_type: Unused,
             jail_args: Unused,
-            scratch_size: Unused,
             scratch_nfs_address: Unused,
             scratch_nfs_options: Unused,
             alternative_bridge: Unused,
@@ -286,7 +293,20 @@ impl Default for ContainerSection {
     }
 }
 
+/// The product's own size of scratch folders in memory.
+const MEMORY_BYTES: u64 = 64 << 20;
+
 impl ContainerSection {
+    /// What kernels' folders lie on.
+    pub fn scratch_volume(&self) -> Volume {
+        match (self.scratch_type, self.scratch_size.bytes()) {
+            (ScratchType::Hostdir, _) => Volume::Folder,
+            (ScratchType::Hostfile, size) => Volume::Image(size),
+            (ScratchType::Memory, 0) => Volume::Memory(MEMORY_BYTES),
+            (ScratchType::Memory, size) => Volume::Memory(size),
+        }
+    }
+
     /// The numeric user and group of the user's code.
     pub fn owner(&self) -> (u32, u32) {
         // What the first user of a Linux host gets: never root by mere omission.

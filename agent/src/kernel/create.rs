@@ -5,6 +5,7 @@
 //! have the image            stays: it is the engine's cache
 //! take resources            giving them back
 //! make folders and socket   removing them
+//! make the cluster's network removing it, with the last of its kernels
 //! make the container        removing it, by its name
 //! start it                  the same
 //! wait for the runner       the same
@@ -104,6 +105,7 @@ impl From<&CreateError> for RemoteError {
                 ErrorKind::InsufficientResource
             }
             CreateError::Allocation(_) => ErrorKind::InvalidInput,
+            CreateError::Backend(BackendError::NoSwarm(_)) => ErrorKind::InvalidInput,
             CreateError::Unwanted
             | CreateError::Scratch(_)
             | CreateError::Backend(_)
@@ -145,6 +147,9 @@ pub async fn start_container(
     image?;
     serve_runner(listener?);
     core.events.push(kernel.record().event(core.now(), KernelChange::Creating));
+    if let Some(network) = kernel.network() {
+        core.networks.join(core, &network, kernel.session_id, kernel.id).await?;
+    }
 
     let definition = definition::container_spec(core, session, spec, &allocation);
     let container = {
@@ -298,7 +303,7 @@ async fn prepare_folders(
     spec: &KernelSpec,
     allocation: &Allocation,
 ) -> Result<UnixListener, CreateError> {
-    let runner = definition::runner_config(core, spec, allocation);
+    let runner = definition::runner_config(core, session, spec, allocation);
     let scratch = core.scratch.clone();
     let (session, spec, allocation) = (session.clone(), spec.clone(), allocation.clone());
     let kernel_id = spec.kernel_id;

@@ -8,6 +8,7 @@ use backendai_rpc::runner::{CONFIG_PATH, IPC_DIR, RUNNER_PATH, RunnerConfig, WOR
 use backendai_types::image::ImageLabels;
 use rust_decimal::prelude::ToPrimitive;
 
+use super::network;
 use super::summary::{KernelSummary, service_ports, service_ports_label};
 use crate::backend::{ContainerLimits, ContainerMount, ContainerSpec, labels};
 use crate::core::Core;
@@ -42,6 +43,9 @@ pub fn container_spec(
         mount(paths.ipc, IPC_DIR, true),
         mount(settings.runner_path.clone(), RUNNER_PATH, true),
     ];
+    if let Some(tmp) = paths.tmp {
+        mounts.extend(["/tmp", "/var/tmp"].map(|target| mount(tmp.clone(), target, false)));
+    }
     mounts.extend(
         spec.mounts.iter().map(|m| mount(PathBuf::from(&m.host_path), &m.kernel_path, m.read_only)),
     );
@@ -74,11 +78,17 @@ pub fn container_spec(
             pids: settings.pids_limit,
             log_bytes: settings.log_bytes,
         },
+        network: network::name(session),
     }
 }
 
 /// What the runner is told.
-pub fn runner_config(core: &Core, spec: &KernelSpec, allocation: &Allocation) -> RunnerConfig {
+pub fn runner_config(
+    core: &Core,
+    session: &SessionSpec,
+    spec: &KernelSpec,
+    allocation: &Allocation,
+) -> RunnerConfig {
     let image = ImageLabels(&spec.image.labels);
     let (uid, gid) = core.scratch.owner();
     let mut environ = spec.environ.clone();
@@ -100,6 +110,7 @@ pub fn runner_config(core: &Core, spec: &KernelSpec, allocation: &Allocation) ->
         bootstrap_script: spec.bootstrap_script.clone(),
         startup_command: spec.startup_command.clone(),
         service_ports: service_ports(spec),
+        cluster_hosts: session.hosts.iter().map(|host| host.hostname.clone()).collect(),
     }
 }
 

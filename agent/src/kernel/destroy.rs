@@ -59,11 +59,14 @@ pub async fn keep_log(core: &Core, kernel: &Kernel, container_id: &str) {
     }
 }
 
-/// Removes all that a kernel may have left: container, folders, socket, resources. Each
+/// Removes all that a kernel may have left: container, network, folders, socket, resources. Each
 /// part may be missing. Goes on until it succeeds.
 pub async fn tear_down(core: &Core, kernel: &Kernel, container: &str) {
     core.insist("remove a container", || core.backend.remove(container)).await;
     kernel.runner.close();
+    if let Some(network) = kernel.network() {
+        core.networks.leave(core, &network, kernel.id).await;
+    }
     let (scratch, id) = (core.scratch.clone(), kernel.id);
     if let Err(error) = blocking(move || scratch.remove(id)).await {
         // Tried again when the agent starts the next time.

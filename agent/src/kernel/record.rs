@@ -34,6 +34,9 @@ pub struct KernelRecord {
     pub state: KernelState,
     /// Why it is to be removed, once somebody wants that.
     pub destroy_reason: Option<String>,
+    /// The network it shares with the other kernels of its session.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// How far a kernel is. Each state has what is needed to go on from it.

@@ -78,6 +78,11 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), RecoverError> {
         // Ids of files are unique, and nothing else has been inserted yet.
         let _ = core.registry.insert(&one.kernel);
     }
+    for one in recovered.iter().filter(|one| !matches!(one.begin, task::Begin::Report)) {
+        if let Some(network) = one.kernel.network() {
+            core.networks.take_up(&network, one.kernel.id).await;
+        }
+    }
     for Recovered { kernel, outbox, begin } in recovered {
         for event in kernel.last_events() {
             if !matches!(begin, task::Begin::Report) {
@@ -90,6 +95,8 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), RecoverError> {
         tracing::warn!(container = container.handle.name, "removing a container nobody knows");
         core.insist("remove a container", || core.backend.remove(&container.handle.id)).await;
     }
+    let networks = core.backend.networks(core.agent_id.as_str()).await?;
+    core.networks.remove_strays(core, &networks).await?;
     tracing::info!(kernels = count, "took up kernels");
     Ok(())
 }

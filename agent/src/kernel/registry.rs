@@ -68,6 +68,11 @@ impl Kernel {
         self.record.lock().phase()
     }
 
+    /// The network it shares with the other kernels of its session.
+    pub fn network(&self) -> Option<String> {
+        self.record.lock().network.clone()
+    }
+
     /// The events that tell its present state.
     pub fn last_events(&self) -> Vec<KernelEvent> {
         self.record.lock().last_events()

@@ -10,6 +10,7 @@ use backendai_types::image::{ImageLabels, ServicePort, parse_service_ports};
 use backendai_types::{KernelId, SessionId, SessionType};
 use chrono::{DateTime, Utc};
 
+use super::network;
 use super::record::{KernelRecord, KernelState, RunningKernel};
 use crate::backend::{ContainerHandle, labels};
 use crate::resources::Allocation;
@@ -28,6 +29,9 @@ pub struct KernelSummary {
     pub service_ports: Vec<ServicePort>,
     /// What it holds.
     pub allocation: Allocation,
+    /// The network it shares with the other kernels of its session.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 impl KernelSummary {
@@ -37,6 +41,7 @@ impl KernelSummary {
             session_type: session.session_type,
             service_ports: service_ports(spec),
             allocation: allocation.clone(),
+            network: network::name(session),
         }
     }
 
@@ -74,6 +79,7 @@ impl KernelSummary {
             session_type: summary.session_type,
             state: KernelState::Running(Box::new(running)),
             destroy_reason: None,
+            network: summary.network,
         })
     }
 }

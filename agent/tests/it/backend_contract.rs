@@ -49,6 +49,7 @@ impl Bench {
             working_dir: "/".into(),
             mounts: Vec::new(),
             limits: ContainerLimits { pids: 64, log_bytes: 1 << 20, ..Default::default() },
+            network: None,
         }
     }
 }

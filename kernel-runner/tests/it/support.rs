@@ -49,6 +49,7 @@ impl Setup {
             bootstrap_script: None,
             startup_command: None,
             service_ports: Vec::new(),
+            cluster_hosts: Vec::new(),
         };
         let folder = tempfile::tempdir().unwrap();
         for name in ["work", "ipc", "etc", "cgroup"] {

@@ -204,6 +204,8 @@ fn translate(
         KernelChange::Terminated { reason, exit_code, metrics } => changes.push(Change {
             exit_code: *exit_code,
             last_stat: metrics.as_ref().and_then(Packed::unpack).as_ref().map(kernel_view),
+            // A cluster without one of its kernels is none.
+            with_siblings: true,
             ..change(KernelStatus::Terminated, reason).only_from(HELD)
         }),
     }

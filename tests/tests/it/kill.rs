@@ -115,12 +115,12 @@ async fn container_ids(cluster: &TestCluster) -> Result<Vec<Option<String>>> {
     Ok(ids)
 }
 
-async fn a_session_being_created_comes_to_rest(victim: Victim) -> Result<()> {
+async fn a_session_being_created_comes_to_rest(victim: Victim, size: u32) -> Result<()> {
     let mut cluster = TestCluster::builder().start().await?;
     let client = cluster.signed(&cluster.identities.user1);
     for moment in 0..MOMENTS {
         let name = format!("moment-{moment}");
-        let body = create_body(&name, "python", json!({"enqueueOnly": true}));
+        let body = create_body(&name, "python", json!({"enqueueOnly": true, "clusterSize": size}));
         client.post("/session", body).await?.ok();
         // Different stages of the creation have been reached by then.
         match moment {
@@ -174,10 +174,20 @@ async fn a_program_goes_on_without_the_manager() -> Result<()> {
 
 #[tokio::test]
 async fn a_session_being_created_comes_to_rest_without_its_agent() -> Result<()> {
-    a_session_being_created_comes_to_rest(Victim::Agent).await
+    a_session_being_created_comes_to_rest(Victim::Agent, 1).await
 }
 
 #[tokio::test]
 async fn a_session_being_created_comes_to_rest_without_its_manager() -> Result<()> {
-    a_session_being_created_comes_to_rest(Victim::Manager).await
+    a_session_being_created_comes_to_rest(Victim::Manager, 1).await
+}
+
+#[tokio::test]
+async fn a_cluster_being_created_comes_to_rest_without_its_agent() -> Result<()> {
+    a_session_being_created_comes_to_rest(Victim::Agent, 3).await
+}
+
+#[tokio::test]
+async fn a_cluster_being_created_comes_to_rest_without_its_manager() -> Result<()> {
+    a_session_being_created_comes_to_rest(Victim::Manager, 3).await
 }

@@ -4,10 +4,12 @@
 //! breaks a server brings its own. Tests wait for conditions, never for time.
 
 mod client;
+mod clusters;
 mod dotfiles;
 mod errors;
 mod events;
 mod harness;
+mod hostile;
 mod inspect;
 mod kill;
 mod metadata;

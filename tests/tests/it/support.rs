@@ -62,12 +62,18 @@ pub async fn wait_status(cluster: &TestCluster, name: &str, wanted: &[&str]) -> 
     found.with_context(|| format!("it was last {last:?}"))
 }
 
-/// Waits until nothing of any session is left: no container, no allocation, no scratch folder,
-/// no unfinished row.
+/// Waits until nothing of any session is left: no container, no network, no allocation, no
+/// scratch folder, no unfinished row.
 pub async fn wait_nothing_left(cluster: &TestCluster) -> Result<()> {
     wait_until(LIMIT, "containers to be gone", async || {
         let names: Vec<_> = cluster.containers().await?.into_iter().map(|c| c.names).collect();
         anyhow::ensure!(names.is_empty(), "containers {names:?}");
+        Ok(true)
+    })
+    .await?;
+    wait_until(LIMIT, "networks to be gone", async || {
+        let names = cluster.networks().await?;
+        anyhow::ensure!(names.is_empty(), "networks {names:?}");
         Ok(true)
     })
     .await?;

@@ -1,7 +1,9 @@
 //! Docker, through its API (1.41 and later; cgroup v1 and v2).
 
 mod image;
+mod isolation;
 mod limits;
+mod network;
 mod snapshot;
 mod spec;
 
@@ -33,7 +35,7 @@ use backendai_types::image::normalize_architecture;
 use super::{
     BackendError, BoxError, ContainerBackend, ContainerChange, ContainerEvent, ContainerHandle,
     ContainerPlace, ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage,
-    OwnedContainer, Progress, PullImage, labels,
+    NetworkSpec, OwnedContainer, Progress, PullImage, labels,
 };
 use crate::resources::{cpu, mem};
 use crate::statistics::{ContainerMeter, HostMeter, NodeSample, host};
@@ -62,6 +64,7 @@ struct Engine {
     docker: Docker,
     facts: spec::EngineFacts,
     fingerprint: Fingerprint,
+    isolation: isolation::Isolation,
 }
 
 impl DockerBackend {
@@ -130,7 +133,8 @@ impl DockerBackend {
             accelerators: Vec::new(),
             facts: about,
         };
-        Ok(Engine { docker, facts, fingerprint })
+        let isolation = isolation::Isolation::choose(&docker, facts.agent_is_root).await?;
+        Ok(Engine { docker, facts, fingerprint, isolation })
     }
 
     /// All the engine knows of a container; `None` if there is none.
@@ -181,7 +185,10 @@ impl ContainerBackend for DockerBackend {
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerHandle, BackendError> {
         let engine = self.engine().await?;
         let options = CreateContainerOptionsBuilder::new().name(&spec.name).build();
-        let body = spec::body(spec, &engine.facts);
+        let mut body = spec::body(spec, &engine.facts);
+        if spec.network.is_none() {
+            engine.isolation.apply_to(&mut body);
+        }
         let made = engine.docker.create_container(Some(options), body).await;
         match made {
             Ok(made) => {
@@ -202,11 +209,13 @@ impl ContainerBackend for DockerBackend {
     }
 
     async fn start(&self, container: &ContainerHandle) -> Result<(), BackendError> {
-        let docker = self.docker().await?;
-        docker
+        let engine = self.engine().await?;
+        engine
+            .docker
             .start_container(&container.id, None)
             .await
-            .map_err(|error| about(&container.id, "start container", error))
+            .map_err(|error| about(&container.id, "start container", error))?;
+        engine.isolation.isolate(&engine.docker, &container.id).await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<ContainerState>, BackendError> {
@@ -331,6 +340,18 @@ impl ContainerBackend for DockerBackend {
         snapshot::list(self.docker().await?, repository, owner).await
     }
 
+    async fn create_network(&self, network: &NetworkSpec) -> Result<(), BackendError> {
+        network::create(self.docker().await?, network).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), BackendError> {
+        network::remove(self.docker().await?, name).await
+    }
+
+    async fn networks(&self, owner: &str) -> Result<Vec<String>, BackendError> {
+        network::list(self.docker().await?, owner).await
+    }
+
     fn events(
         &self,
         owner: &str,
@@ -417,7 +438,7 @@ fn failed(action: &'static str, error: DockerError) -> BackendError {
 
 fn about(id: &str, action: &'static str, error: DockerError) -> BackendError {
     match status(&error) {
-        Some(404) if !error.to_string().contains("OCI runtime") => {
+        Some(404) if error.to_string().contains("No such container") => {
             BackendError::NoSuchContainer(id.to_owned())
         }
         _ => failed(action, error),

@@ -4,8 +4,8 @@
 //! port is published, no device is passed, and the image's own command is not run.
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    ResourcesUlimits,
+    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    MountType, NetworkingConfig, ResourcesUlimits,
 };
 
 use super::limits::Rlimits;
@@ -60,8 +60,16 @@ pub fn body(spec: &ContainerSpec, facts: &EngineFacts) -> ContainerCreateBody {
         tty: Some(false),
         open_stdin: Some(false),
         host_config: Some(host_config(spec, facts)),
+        networking_config: spec.network.as_ref().map(|network| NetworkingConfig {
+            endpoints_config: Some([(network.clone(), endpoint(spec))].into()),
+        }),
         ..Default::default()
     }
+}
+
+/// The other containers of a network find this one by its host name.
+fn endpoint(spec: &ContainerSpec) -> EndpointSettings {
+    EndpointSettings { aliases: Some(vec![spec.hostname.clone()]), ..Default::default() }
 }
 
 fn host_config(spec: &ContainerSpec, facts: &EngineFacts) -> HostConfig {
@@ -105,6 +113,7 @@ fn host_config(spec: &ContainerSpec, facts: &EngineFacts) -> HostConfig {
             ulimit("memlock", facts.rlimits.memlock),
         ]),
         log_config: log_config(limits, facts),
+        network_mode: spec.network.clone(),
         ..Default::default()
     }
 }
@@ -161,6 +170,7 @@ mod tests {
                 pids: 100,
                 log_bytes: 10 << 20,
             },
+            network: Some("bai-singlenode-x".into()),
         };
         let rlimits = Rlimits { nofile: 1024, memlock: -1 };
         let body = body(&spec, &EngineFacts { has_local_log: true, rlimits, agent_is_root: true });
@@ -173,6 +183,9 @@ mod tests {
         assert!(host.port_bindings.is_none() && body.exposed_ports.is_none());
         assert!(host.devices.is_none() && host.binds.is_none());
         assert_eq!(body.cmd, Some(Vec::new()));
+        assert_eq!(host.network_mode.as_deref(), Some("bai-singlenode-x"));
+        let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
+        assert_eq!(endpoints["bai-singlenode-x"].aliases, Some(vec!["main1".to_owned()]));
         let log = host.log_config.unwrap();
         assert_eq!(log.config.unwrap()["max-size"], "2097152b");
     }

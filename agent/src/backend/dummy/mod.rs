@@ -29,7 +29,7 @@ use self::program::{Order, Program};
 use super::{
     BackendError, ContainerBackend, ContainerChange, ContainerEvent, ContainerHandle,
     ContainerPlace, ContainerSpec, ContainerState, ExitStatus, Fingerprint, LocalImage,
-    OwnedContainer, Progress, PullImage, labels,
+    NetworkReach, NetworkSpec, OwnedContainer, Progress, PullImage, labels,
 };
 use crate::resources::DeviceKind;
 use crate::statistics::{ContainerMeter, NodeSample};
@@ -49,6 +49,8 @@ pub struct DummySettings {
     pub accelerators: Vec<DeviceKind>,
     /// True if every image name can be run.
     pub any_image: bool,
+    /// True if it can make networks of several hosts.
+    pub swarm: bool,
     /// What containers do unless scripted otherwise.
     pub script: Script,
 }
@@ -61,6 +63,7 @@ impl Default for DummySettings {
             architecture: std::env::consts::ARCH.to_owned(),
             accelerators: Vec::new(),
             any_image: true,
+            swarm: true,
             script: Script::default(),
         }
     }
@@ -116,6 +119,7 @@ struct State {
     by_image: HashMap<String, Script>,
     by_kernel: HashMap<String, Script>,
     containers: BTreeMap<String, Container>,
+    networks: BTreeMap<String, NetworkSpec>,
     created: usize,
     /// Images made of containers, by name.
     snapshots: BTreeMap<String, Snapshot>,
@@ -199,6 +203,11 @@ impl DummyBackend {
     /// Names of all containers, whatever their state.
     pub fn container_names(&self) -> Vec<String> {
         self.inner.state.lock().containers.values().map(|c| c.spec.name.clone()).collect()
+    }
+
+    /// Names of all networks.
+    pub fn network_names(&self) -> Vec<String> {
+        self.inner.state.lock().networks.keys().cloned().collect()
     }
 
     /// How many containers were ever made.
@@ -504,6 +513,37 @@ impl ContainerBackend for DummyBackend {
             name.starts_with(&prefix) && snapshot.owner.as_deref() == Some(owner)
         });
         Ok(owned.map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn create_network(&self, network: &NetworkSpec) -> Result<(), BackendError> {
+        self.check()?;
+        let spans_hosts = matches!(network.reach, NetworkReach::Swarm { .. });
+        if spans_hosts && !self.inner.settings.swarm {
+            return Err(BackendError::NoSwarm("the dummy engine is in no swarm".to_owned()));
+        }
+        let mut state = self.inner.state.lock();
+        state.networks.entry(network.name.clone()).or_insert_with(|| network.clone());
+        Ok(())
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), BackendError> {
+        self.check()?;
+        let mut state = self.inner.state.lock();
+        if state.containers.values().any(|c| c.spec.network.as_deref() == Some(name)) {
+            let source = format!("network {name} has active endpoints").into();
+            return Err(BackendError::Failed { action: "remove network", source });
+        }
+        state.networks.remove(name);
+        Ok(())
+    }
+
+    async fn networks(&self, owner: &str) -> Result<Vec<String>, BackendError> {
+        self.check()?;
+        let state = self.inner.state.lock();
+        let is_owned = |network: &&NetworkSpec| {
+            network.labels.get(labels::OWNER).is_some_and(|label| label == owner)
+        };
+        Ok(state.networks.values().filter(is_owned).map(|network| network.name.clone()).collect())
     }
 
     fn events(

@@ -72,6 +72,10 @@ pub struct RunnerConfig {
     /// Services of the image and the ports they shall listen on.
     #[serde(default)]
     pub service_ports: Vec<ServicePort>,
+    /// Host names of all kernels of the session, the main one first; several make a
+    /// cluster, whose key pair is `ssh/id_cluster` beside this file.
+    #[serde(default)]
+    pub cluster_hosts: Vec<String>,
 }
 
 /// Agent to runner.

@@ -136,35 +136,29 @@ async fn a_session_goes_with_those_that_depend_on_it() {
 }
 
 #[tokio::test]
-async fn a_cluster_ends_with_its_main_kernel_and_survives_a_sub() {
+async fn a_cluster_ends_whole_with_any_of_its_kernels() {
     let world = World::new(&[4]).await;
-    let cluster = CreateSession {
-        cluster_size: 3,
-        cluster_mode: ClusterMode::MultiNode,
-        ..request("clustered")
-    };
-    let id = world.create(cluster).await.unwrap().session_id;
     let agent = world.agent("a1");
-    let gone = |role: &'static str| {
-        let (agent, world) = (&agent, &world);
-        async move {
-            let sql = format!(
-                "SELECT id FROM kernels WHERE cluster_role = '{role}' AND status = 'RUNNING'
-                 ORDER BY local_rank LIMIT 1"
-            );
-            let kernel = world.value(&sql).await.parse().unwrap();
-            agent.state.lock().kernels.remove(&kernel);
-            let (reason, exit_code) = ("self-terminated".into(), Some(1));
-            let change = KernelChange::Terminated { reason, exit_code, metrics: None };
-            agent.report(vec![FakeAgent::event(kernel, id, change)]).await;
-        }
-    };
-    gone("sub").await;
-    assert_eq!(world.session(id).await.status, SessionStatus::RunningDegraded);
-    gone("main").await;
-    let ended = world.until_status(id, SessionStatus::Terminated).await;
-    assert_eq!(ended.status_info.as_deref(), Some("self-terminated"));
-    world.until_empty().await;
+    for role in ["sub", "main"] {
+        let cluster = CreateSession {
+            cluster_size: 3,
+            cluster_mode: ClusterMode::MultiNode,
+            ..request(&format!("loses-{role}"))
+        };
+        let id = world.create(cluster).await.unwrap().session_id;
+        let sql = format!(
+            "SELECT id FROM kernels WHERE cluster_role = '{role}' AND status = 'RUNNING'
+             ORDER BY local_rank LIMIT 1"
+        );
+        let kernel = world.value(&sql).await.parse().unwrap();
+        agent.state.lock().kernels.remove(&kernel);
+        let (reason, exit_code) = ("self-terminated".into(), Some(1));
+        let change = KernelChange::Terminated { reason, exit_code, metrics: None };
+        agent.report(vec![FakeAgent::event(kernel, id, change)]).await;
+        let ended = world.until_status(id, SessionStatus::Terminated).await;
+        assert_eq!(ended.status_info.as_deref(), Some("self-terminated"));
+        world.until_empty().await;
+    }
 }
 
 #[tokio::test]
