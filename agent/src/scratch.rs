@@ -108,7 +108,8 @@ impl Scratch {
         Ok(ipc)
     }
 
-    /// Makes and fills a kernel's folders. Blocks.
+    /// Makes and fills a kernel's folders; with `keeps_work`, the work folder is left as its
+    /// user has it. Blocks.
     ///
     /// # Errors
     /// Something cannot be written; what was is removed by [`Scratch::remove`].
@@ -118,6 +119,7 @@ impl Scratch {
         spec: &KernelSpec,
         allocation: &Allocation,
         runner: &RunnerConfig,
+        keeps_work: bool,
     ) -> io::Result<()> {
         let paths = self.paths(spec.kernel_id);
         self.volume.make(&self.scratch_root.join(spec.kernel_id.to_string()))?;
@@ -146,6 +148,9 @@ impl Scratch {
             write_new(&ssh.join("id_cluster.pub"), 0o644, keys.public_key.as_bytes())?;
         }
 
+        if keeps_work {
+            return Ok(());
+        }
         let work = WorkFolder::open(&paths.work, self.owner_to_give())?;
         work.write(".bashrc", 0o644, BASHRC.as_bytes())?;
         work.write(".bash_profile", 0o644, BASH_PROFILE.as_bytes())?;

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use backendai_rpc::agent_api::{
     AgentApi, CommitKernel, CommitState, Complete, CreateKernels, DestroyKernels, DeviceHealth,
     Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, KernelSpec, OpenStream,
-    ServiceStart, SessionSpec, StartService, StopService, StreamTicket,
+    RestartKernel, RestartKernels, ServiceStart, SessionSpec, StartService, StopService,
+    StreamTicket,
 };
 use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase};
@@ -78,6 +79,7 @@ impl AgentServer {
                 session: Box::new(session.clone()),
                 spec: Box::new(spec.clone()),
             },
+            restart: None,
             destroy_reason: None,
             network: network::name(session),
         };
@@ -99,18 +101,40 @@ impl AgentServer {
         Ok(())
     }
 
+    async fn restart_kernel(
+        &self,
+        session: &SessionSpec,
+        RestartKernel { restart, spec }: RestartKernel,
+    ) -> Result<(), RemoteError> {
+        let id = spec.kernel_id;
+        let Some(kernel) = self.core.registry.get(id) else {
+            self.core.events.push_again(self.already_terminated(id, session.session_id));
+            return Ok(());
+        };
+        let is_new = kernel.record().restart != Some(restart);
+        if is_new && kernel.phase() == KernelPhase::Running {
+            let asked = kernel.request_restart(&self.core.store, restart, session.clone(), spec);
+            return asked.await.map(drop).map_err(|error| {
+                let message = format!("note on disk that kernel {id} restarts: {error}");
+                RemoteError::new(ErrorKind::Internal, message)
+            });
+        }
+        // It has been restarted, or has ended: the manager may have missed that.
+        for event in kernel.last_events() {
+            self.core.events.push_again(event);
+        }
+        Ok(())
+    }
+
+    fn already_terminated(&self, kernel_id: KernelId, session_id: SessionId) -> KernelEvent {
+        let reason = ALREADY_TERMINATED.to_owned();
+        let change = KernelChange::Terminated { reason, exit_code: None, metrics: None };
+        KernelEvent { kernel_id, session_id, at: self.core.now(), change }
+    }
+
     async fn destroy_kernel(&self, id: KernelId, session_id: SessionId, reason: &str) {
         let Some(kernel) = self.core.registry.get(id) else {
-            self.core.events.push_again(KernelEvent {
-                kernel_id: id,
-                session_id,
-                at: self.core.now(),
-                change: KernelChange::Terminated {
-                    reason: ALREADY_TERMINATED.to_owned(),
-                    exit_code: None,
-                    metrics: None,
-                },
-            });
+            self.core.events.push_again(self.already_terminated(id, session_id));
             return;
         };
         if let Err(error) = kernel.request_destroy(&self.core.store, reason).await {
@@ -140,6 +164,18 @@ impl AgentApi for AgentServer {
         self.core.epoch.admit(context.epoch)?;
         let CreateKernels { session, kernels } = request;
         let noted = kernels.into_iter().map(|spec| self.create_kernel(&session, spec));
+        futures::future::try_join_all(noted).await.map(|_| ())
+    }
+
+    async fn restart_kernels(
+        &self,
+        context: CallContext,
+        request: RestartKernels,
+    ) -> Result<(), RemoteError> {
+        self.check_engine()?;
+        self.core.epoch.admit(context.epoch)?;
+        let RestartKernels { session, kernels } = request;
+        let noted = kernels.into_iter().map(|restart| self.restart_kernel(&session, restart));
         futures::future::try_join_all(noted).await.map(|_| ())
     }
 

@@ -21,6 +21,8 @@ pub enum Task {
     ScheduleSessions,
     /// Has SCHEDULED and PREPARING kernels created.
     StartSessions,
+    /// Has RESTARTING kernels restarted.
+    RestartSessions,
     /// Has TERMINATING kernels destroyed.
     ReapSessions,
     /// Reads what was appended to `transitions`; runs in every manager.
@@ -28,14 +30,20 @@ pub enum Task {
 }
 
 impl Task {
-    const ALL: [Self; 4] =
-        [Self::ScheduleSessions, Self::StartSessions, Self::ReapSessions, Self::FollowTransitions];
+    const ALL: [Self; 5] = [
+        Self::ScheduleSessions,
+        Self::StartSessions,
+        Self::ReapSessions,
+        Self::FollowTransitions,
+        Self::RestartSessions,
+    ];
 
     /// The task's name in logs and on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::ScheduleSessions => "schedule_sessions",
             Self::StartSessions => "start_sessions",
+            Self::RestartSessions => "restart_sessions",
             Self::ReapSessions => "reap_sessions",
             Self::FollowTransitions => "follow_transitions",
         }

@@ -139,10 +139,11 @@ pub async fn start_container(
 ) -> Result<Started, CreateError> {
     let host = core.host.get().ok_or_else(|| not_reached("make a kernel"))?;
     check_architecture(spec, host)?;
+    let restart = kernel.record().restart;
     let allocation = host.pool.lock().allocate(spec.kernel_id, &spec.slots)?;
     let (image, listener) = tokio::join!(
         unless_unwanted(kernel, ensure_image(core, kernel, spec, host)),
-        prepare_folders(core, session, spec, &allocation),
+        prepare_folders(core, session, spec, &allocation, restart.is_some()),
     );
     image?;
     serve_runner(listener?);
@@ -151,7 +152,7 @@ pub async fn start_container(
         core.networks.join(core, &network, kernel.session_id, kernel.id).await?;
     }
 
-    let definition = definition::container_spec(core, session, spec, &allocation);
+    let definition = definition::container_spec(core, session, spec, &allocation, restart);
     let container = {
         let _turn = core.creations.acquire().await;
         check_wanted(kernel)?;
@@ -204,8 +205,7 @@ pub async fn finish(core: &Core, kernel: &Arc<Kernel>, started: Started, summary
         at: core.now(),
         batch_end: None,
     };
-    let change = KernelChange::Started(Box::new(running.info.clone()));
-    let event = kernel.record().event(running.at, change);
+    let event = kernel.record().started(running.at, running.info.clone());
     kernel.change(|record| record.state = KernelState::Running(Box::new(running)));
     if let Err(error) = kernel.write(&core.store).await {
         tracing::error!(kernel.id = %kernel.id, %error, "write the record of a running kernel");
@@ -302,12 +302,13 @@ async fn prepare_folders(
     session: &SessionSpec,
     spec: &KernelSpec,
     allocation: &Allocation,
+    is_restart: bool,
 ) -> Result<UnixListener, CreateError> {
     let runner = definition::runner_config(core, session, spec, allocation);
     let scratch = core.scratch.clone();
     let (session, spec, allocation) = (session.clone(), spec.clone(), allocation.clone());
     let kernel_id = spec.kernel_id;
-    blocking(move || scratch.prepare(&session, &spec, &allocation, &runner))
+    blocking(move || scratch.prepare(&session, &spec, &allocation, &runner, is_restart))
         .await
         .map_err(CreateError::Scratch)?;
     listen(core, kernel_id)

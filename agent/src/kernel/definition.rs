@@ -28,6 +28,7 @@ pub fn container_spec(
     session: &SessionSpec,
     spec: &KernelSpec,
     allocation: &Allocation,
+    restart: Option<i64>,
 ) -> ContainerSpec {
     let settings = &core.settings;
     let paths = core.scratch.paths(spec.kernel_id);
@@ -53,7 +54,7 @@ pub fn container_spec(
     let cores = core_numbers(allocation);
     let cpu_count = allocation.slots().amount("cpu").ceil().to_u32().unwrap_or(0);
     let mem_bytes = allocation.slots().mem_bytes();
-    let summary = KernelSummary::of(session, spec, allocation);
+    let summary = KernelSummary::of(session, spec, allocation, restart);
     ContainerSpec {
         name: container_name(spec),
         image: spec.image.canonical.clone(),

@@ -59,11 +59,17 @@ pub async fn keep_log(core: &Core, kernel: &Kernel, container_id: &str) {
     }
 }
 
+/// Removes a kernel's container alone, with all that hangs on its runner. Goes on until it
+/// succeeds.
+pub async fn remove_container(core: &Core, kernel: &Kernel, container: &str) {
+    core.insist("remove a container", || core.backend.remove(container)).await;
+    kernel.runner.close();
+}
+
 /// Removes all that a kernel may have left: container, network, folders, socket, resources. Each
 /// part may be missing. Goes on until it succeeds.
 pub async fn tear_down(core: &Core, kernel: &Kernel, container: &str) {
-    core.insist("remove a container", || core.backend.remove(container)).await;
-    kernel.runner.close();
+    remove_container(core, kernel, container).await;
     if let Some(network) = kernel.network() {
         core.networks.leave(core, &network, kernel.id).await;
     }

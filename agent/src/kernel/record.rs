@@ -32,6 +32,9 @@ pub struct KernelRecord {
     pub session_type: SessionType,
     /// How far it is.
     pub state: KernelState,
+    /// The name of its last restart, if it was restarted: its work folder is in use already.
+    #[serde(default)]
+    pub restart: Option<i64>,
     /// Why it is to be removed, once somebody wants that.
     pub destroy_reason: Option<String>,
     /// The network it shares with the other kernels of its session.
@@ -43,7 +46,8 @@ pub struct KernelRecord {
 ///
 /// ```text
 /// Creating ──▶ Running ──▶ Gone
-///     └───────────────────▲
+///     │ ◀─(restart)─┘       ▲
+///     └─────────────────────┘
 /// ```
 /// From Creating or Running a kernel leaves when it is to be removed or ends by itself;
 /// Gone lasts until the manager knows.
@@ -130,13 +134,24 @@ impl KernelRecord {
         KernelEvent { kernel_id: self.kernel_id, session_id: self.session_id, at, change }
     }
 
+    /// The event that tells that it runs.
+    pub fn started(&self, at: DateTime<Utc>, info: CreationInfo) -> KernelEvent {
+        let info = Box::new(info);
+        self.event(
+            at,
+            match self.restart {
+                None => KernelChange::Started(info),
+                Some(restart) => KernelChange::Restarted { restart, info },
+            },
+        )
+    }
+
     /// The events that tell its present state to a manager that may have missed them.
     pub fn last_events(&self) -> Vec<KernelEvent> {
         match &self.state {
             KernelState::Creating { .. } => Vec::new(),
             KernelState::Running(running) => {
-                let started = KernelChange::Started(Box::new(running.info.clone()));
-                let mut events = vec![self.event(running.at, started)];
+                let mut events = vec![self.started(running.at, running.info.clone())];
                 if let Some((exit_code, at)) = running.batch_end {
                     events.push(self.event(at, KernelChange::BatchFinished { exit_code }));
                 }

@@ -108,7 +108,7 @@ async fn recover_one(
 ) -> Recovered {
     let is_running = container.as_ref().is_some_and(|c| c.state == ContainerState::Running);
     let summary = container.as_ref().and_then(|c| KernelSummary::from_labels(&c.labels));
-    let state = record.state.clone();
+    let (state, restart) = (record.state.clone(), record.restart);
     let (kernel, outbox) = Kernel::new(record);
     let begin = match state {
         KernelState::Gone { .. } => {
@@ -127,7 +127,8 @@ async fn recover_one(
             task::Begin::Adopt
         }
         KernelState::Creating { session, spec } => match (container, summary) {
-            (Some(container), Some(summary)) if is_running => {
+            // One that an earlier life of a restarted kernel left is not its container.
+            (Some(container), Some(summary)) if is_running && summary.restart == restart => {
                 if let Some(pool) = core.pool() {
                     pool.lock().restore(kernel.id, summary.allocation.clone());
                 }

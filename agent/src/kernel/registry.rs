@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use backendai_rpc::agent_api::{KernelSpec, SessionSpec};
 use backendai_rpc::call::{ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelEvent, KernelPhase, KernelReport};
 use backendai_types::{KernelId, SessionId};
@@ -31,6 +32,8 @@ pub struct Kernel {
     writing: Mutex<()>,
     /// Why it is to be removed.
     destroy: watch::Sender<Option<String>>,
+    /// True when it is to be restarted, as its record says.
+    restart: watch::Sender<bool>,
     /// The engine's id of its container, once there is one.
     container_id: Mutex<Option<String>>,
     /// How its container ended.
@@ -52,6 +55,7 @@ impl Kernel {
             destroy: watch::Sender::new(record.destroy_reason.clone()),
             record: Mutex::new(record),
             writing: Mutex::new(()),
+            restart: watch::Sender::new(false),
             container_id: Mutex::new(container_id),
             ended: watch::Sender::new(None),
         };
@@ -132,6 +136,44 @@ impl Kernel {
         saved
     }
 
+    /// Says that the running kernel is to be made anew, and returns when that is on disk.
+    /// False if it does not run.
+    ///
+    /// # Errors
+    /// It cannot be written; the kernel is not restarted then.
+    pub async fn request_restart(
+        self: &Arc<Self>,
+        store: &RecordStore,
+        restart: i64,
+        session: SessionSpec,
+        spec: KernelSpec,
+    ) -> io::Result<bool> {
+        let before = {
+            let mut record = self.record.lock();
+            if record.phase() != KernelPhase::Running {
+                return Ok(false);
+            }
+            let before = record.clone();
+            record.restart = Some(restart);
+            record.state =
+                KernelState::Creating { session: Box::new(session), spec: Box::new(spec) };
+            before
+        };
+        if let Err(error) = self.save(store).await {
+            let destroy_reason = self.destroy_reason();
+            self.change(|record| *record = KernelRecord { destroy_reason, ..before });
+            return Err(error);
+        }
+        self.restart.send_replace(true);
+        Ok(true)
+    }
+
+    /// Resolves when the kernel is to be made anew. Cancel-safe.
+    pub async fn restart_requested(&self) {
+        // The sender is borrowed, so the wait cannot fail.
+        let _ = self.restart.subscribe().wait_for(|wanted| *wanted).await;
+    }
+
     /// Resolves with the reason when the kernel is to be removed. Cancel-safe.
     pub async fn destroy_requested(&self) -> String {
         until_known(&self.destroy).await
@@ -145,6 +187,11 @@ impl Kernel {
     /// Says which container is the kernel's, before it is started.
     pub fn holds_container(&self, id: &str) {
         *self.container_id.lock() = Some(id.to_owned());
+    }
+
+    /// The engine's id of its container, if there is one.
+    pub fn container_id(&self) -> Option<String> {
+        self.container_id.lock().clone()
     }
 
     /// Says that a container of this kernel has ended. One that is not its container (any
@@ -233,6 +280,11 @@ impl Registry {
                 Ok(())
             }
         }
+    }
+
+    /// Puts a kernel in the place of the one with its id.
+    pub fn replace(&self, kernel: &Arc<Kernel>) {
+        self.kernels.lock().insert(kernel.id, Arc::clone(kernel));
     }
 
     /// Forgets a kernel.

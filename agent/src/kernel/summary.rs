@@ -32,12 +32,21 @@ pub struct KernelSummary {
     /// The network it shares with the other kernels of its session.
     #[serde(default)]
     pub network: Option<String>,
+    /// The restart that made the container, if it was one.
+    #[serde(default)]
+    pub restart: Option<i64>,
 }
 
 impl KernelSummary {
     /// The summary of a kernel that is being made.
-    pub fn of(session: &SessionSpec, spec: &KernelSpec, allocation: &Allocation) -> Self {
+    pub fn of(
+        session: &SessionSpec,
+        spec: &KernelSpec,
+        allocation: &Allocation,
+        restart: Option<i64>,
+    ) -> Self {
         Self {
+            restart,
             session_type: session.session_type,
             service_ports: service_ports(spec),
             allocation: allocation.clone(),
@@ -77,6 +86,7 @@ impl KernelSummary {
             kernel_id,
             session_id,
             session_type: summary.session_type,
+            restart: summary.restart,
             state: KernelState::Running(Box::new(running)),
             destroy_reason: None,
             network: summary.network,

@@ -7,6 +7,8 @@
 //!   adopt ─▶ watch ────────▶ remove ──▶ report the end ──▶ forget
 //!              (until it ends or is to be removed)
 //! ```
+//! A kernel that is to be restarted leaves `watch` too: its container is removed, and a new
+//! task creates it from its folders.
 //! The task is dropped at shutdown wherever it is; the record, the container's name and
 //! its labels tell the next process where to go on.
 
@@ -27,7 +29,7 @@ use super::create::{self, CreateError, Started};
 use super::definition;
 use super::destroy;
 use super::place;
-use super::record::{KernelEnd, KernelState};
+use super::record::{KernelEnd, KernelRecord, KernelState};
 use super::registry::{Kernel, blocking};
 use super::summary::KernelSummary;
 use crate::backend::ContainerHandle;
@@ -80,14 +82,14 @@ pub fn spawn(core: &Arc<Core>, kernel: Arc<Kernel>, outbox: Outbox, begin: Begin
 
 async fn run(core: &Arc<Core>, kernel: &Arc<Kernel>, outbox: Outbox, begin: Begin) {
     let mut link = RunnerTask::new(kernel, outbox);
-    let end = match begin {
+    let watched = match begin {
         Begin::Report => None,
         Begin::Adopt => match create::listen(core, kernel.id) {
             Ok(listener) => {
                 link.serve(listener);
                 Some(watch_and_end(core, kernel).await)
             }
-            Err(error) => Some(give_up(core, kernel, &error).await),
+            Err(error) => Some(Watched::Ended(give_up(core, kernel, &error).await)),
         },
         Begin::Create { session, spec } => {
             // Something may be left of an attempt that was cut short.
@@ -95,7 +97,7 @@ async fn run(core: &Arc<Core>, kernel: &Arc<Kernel>, outbox: Outbox, begin: Begi
                 Ok(()) => Some(watch_and_end(core, kernel).await),
                 Err(error) => {
                     destroy::tear_down(core, kernel, &definition::container_name(&spec)).await;
-                    Some(failure(kernel, &error))
+                    Some(Watched::Ended(failure(kernel, &error)))
                 }
             }
         }
@@ -104,13 +106,17 @@ async fn run(core: &Arc<Core>, kernel: &Arc<Kernel>, outbox: Outbox, begin: Begi
                 Ok(()) => Some(watch_and_end(core, kernel).await),
                 Err(error) => {
                     destroy::tear_down(core, kernel, &container.name).await;
-                    Some(failure(kernel, &error))
+                    Some(Watched::Ended(failure(kernel, &error)))
                 }
             }
         }
     };
     drop(link);
-    if let Some(end) = end {
+    if let Some(Watched::Restarts(record)) = watched {
+        begin_again(core, kernel, *record).await;
+        return;
+    }
+    if let Some(Watched::Ended(end)) = watched {
         let at = core.now();
         kernel.change(|record| record.state = KernelState::Gone { change: end, at });
         if let Err(error) = kernel.write(&core.store).await {
@@ -118,6 +124,29 @@ async fn run(core: &Arc<Core>, kernel: &Arc<Kernel>, outbox: Outbox, begin: Begi
         }
     }
     report_end(core, kernel).await;
+}
+
+/// How the watch over a running kernel came to its end.
+enum Watched {
+    /// Nothing is left of it.
+    Ended(KernelEnd),
+    /// Its container is gone; its record says how to go on.
+    Restarts(Box<KernelRecord>),
+}
+
+/// Hands a kernel whose container was removed over to a new task, which makes it anew. The
+/// kernel is a new one to all others as well: whatever hung on the old runner has ended.
+async fn begin_again(core: &Arc<Core>, kernel: &Arc<Kernel>, record: KernelRecord) {
+    let KernelState::Creating { session, spec } = record.state.clone() else { return };
+    let (fresh, outbox) = Kernel::new(record);
+    core.registry.replace(&fresh);
+    // Asked for of the old one, just before it was replaced.
+    if let Some(reason) = kernel.destroy_reason()
+        && let Err(error) = fresh.request_destroy(&core.store, &reason).await
+    {
+        tracing::error!(%error, "note on disk that a kernel is to be removed");
+    }
+    spawn(core, fresh, outbox, Begin::Create { session, spec });
 }
 
 async fn make(
@@ -131,7 +160,7 @@ async fn make(
     let serve = |listener| link.serve(listener);
     let started = create::start_container(core, kernel, session, spec, serve).await?;
     create::wait_ready(core, kernel, &started.container).await?;
-    let summary = KernelSummary::of(session, spec, &started.allocation);
+    let summary = KernelSummary::of(session, spec, &started.allocation, kernel.record().restart);
     create::finish(core, kernel, started, &summary).await;
     metrics::created(begun.elapsed());
     tracing::info!("kernel runs");
@@ -168,17 +197,21 @@ fn failure(kernel: &Kernel, error: &CreateError) -> KernelEnd {
 }
 
 /// Watches a running kernel until it ends or is to be removed, and removes it.
-async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
-    let KernelState::Running(running) = kernel.record().state else {
+async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> Watched {
+    // Not that of its state: a restart may have been asked for already.
+    let Some(container) = kernel.container_id() else {
         // Only kernels that run are watched.
         let reason = SELF_TERMINATED.to_owned();
-        return KernelEnd::Terminated { reason, exit_code: None, metrics: None };
+        return Watched::Ended(KernelEnd::Terminated { reason, exit_code: None, metrics: None });
     };
-    let container = &running.container.id;
-    let is_batch = kernel.record().session_type == SessionType::Batch;
-    let mut is_batch_over = running.batch_end.is_some();
+    let record = kernel.record();
+    let is_batch = record.session_type == SessionType::Batch;
+    let mut is_batch_over = matches!(
+        &record.state,
+        KernelState::Running(running) if running.batch_end.is_some()
+    );
     let mut is_found = false;
-    let finding = place::find(core, kernel.id, container);
+    let finding = place::find(core, kernel.id, &container);
     tokio::pin!(finding);
     let reason = loop {
         tokio::select! {
@@ -191,6 +224,15 @@ async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
                 note_batch_end(core, kernel, exit_code).await;
             }
             reason = kernel.destroy_requested() => break reason,
+            () = kernel.restart_requested() => {
+                tracing::info!("restarting kernel");
+                // The next container has another place, and its counters begin from nothing.
+                core.addresses.forget(kernel.id);
+                core.statistics.finish(kernel.id);
+                destroy::stop_container(core, kernel, &container).await;
+                destroy::remove_container(core, kernel, &container).await;
+                return Watched::Restarts(Box::new(kernel.record()));
+            }
             _ = kernel.container_end() => break SELF_TERMINATED.to_owned(),
             () = &mut finding, if !is_found => is_found = true,
         }
@@ -198,11 +240,11 @@ async fn watch_and_end(core: &Arc<Core>, kernel: &Arc<Kernel>) -> KernelEnd {
     core.addresses.forget(kernel.id);
     let metrics = core.statistics.finish(kernel.id).map(|metrics| Packed::pack(&metrics));
     tracing::info!(reason, "ending kernel");
-    let ended = destroy::stop_container(core, kernel, container).await;
-    destroy::keep_log(core, kernel, container).await;
-    destroy::tear_down(core, kernel, container).await;
+    let ended = destroy::stop_container(core, kernel, &container).await;
+    destroy::keep_log(core, kernel, &container).await;
+    destroy::tear_down(core, kernel, &container).await;
     tracing::info!(reason, exit_code = ended.code, "kernel is gone");
-    KernelEnd::Terminated { reason, exit_code: ended.code, metrics }
+    Watched::Ended(KernelEnd::Terminated { reason, exit_code: ended.code, metrics })
 }
 
 async fn note_batch_end(core: &Core, kernel: &Arc<Kernel>, exit_code: i32) {

@@ -10,6 +10,7 @@ mod daemon;
 mod docker_kernels;
 mod making_kernels;
 mod recovery;
+mod restarting;
 mod running_code;
 mod support;
 mod telling_the_manager;

@@ -31,6 +31,10 @@ crate::rpc_api! {
         /// Wants these kernels to run. Kernels that already exist are left as they are, and
         /// their last event is reported again. Refused when the epoch is stale.
         fn create_kernels(CreateKernels) -> (), timeout COMMAND_TIMEOUT;
+        /// Wants the containers of these running kernels made anew, their folders kept. A
+        /// kernel that has been restarted by this very request is left as it is, and its
+        /// last event is reported again. Refused when the epoch is stale.
+        fn restart_kernels(RestartKernels) -> (), timeout COMMAND_TIMEOUT;
         /// Wants these kernels gone. For a kernel that does not exist the agent reports
         /// it as terminated. Refused when the epoch is stale.
         fn destroy_kernels(DestroyKernels) -> (), timeout COMMAND_TIMEOUT;
@@ -220,6 +224,24 @@ pub struct MountSpec {
     pub kernel_path: String,
     /// True for `ro`.
     pub read_only: bool,
+}
+
+/// Kernels of one session to restart, those that lie on this agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestartKernels {
+    /// The session as a whole.
+    pub session: SessionSpec,
+    /// The kernels.
+    pub kernels: Vec<RestartKernel>,
+}
+
+/// A kernel to restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestartKernel {
+    /// Names this restart among all of the kernel.
+    pub restart: i64,
+    /// The kernel as it shall be.
+    pub spec: KernelSpec,
 }
 
 /// Kernels to remove.

@@ -143,6 +143,13 @@ pub enum KernelChange {
     Creating,
     /// The kernel runs.
     Started(Box<CreationInfo>),
+    /// The kernel runs again, in another container.
+    Restarted {
+        /// The name of the restart, as the agent was told it.
+        restart: i64,
+        /// What it turned out to be.
+        info: Box<CreationInfo>,
+    },
     /// The kernel could not be made; nothing of it is left.
     Failed(RemoteError),
     /// The batch command ended.

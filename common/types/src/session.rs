@@ -12,7 +12,8 @@
 //! reserves slots on agents (SCHEDULED); the agents are told to create the kernels
 //! (PREPARING), maybe pull the image (PULLING), and report each container as started
 //! (RUNNING). A user or a rule ends it (TERMINATING) and the agents report the containers
-//! gone (TERMINATED). A session that never ran ends CANCELLED; one whose agents cannot say
+//! gone (TERMINATED). A running session may be restarted (RESTARTING, then RUNNING again):
+//! its containers are made anew. A session that never ran ends CANCELLED; one whose agents cannot say
 //! what became of it ends ERROR and may still be destroyed by force.
 //!
 //! A session's status follows from those of its kernels ([`SessionStatus::from_kernels`]).
@@ -228,7 +229,9 @@ impl SessionStatus {
             KernelStatus::Terminating => Self::Terminating,
             KernelStatus::Error => Self::Error,
             KernelStatus::Running => {
-                if any(KernelStatus::Pulling) {
+                if any(KernelStatus::Restarting) {
+                    Self::Restarting
+                } else if any(KernelStatus::Pulling) {
                     Self::Pulling
                 } else if any(KernelStatus::Preparing) || any(KernelStatus::Scheduled) {
                     Self::Preparing
@@ -335,6 +338,8 @@ mod tests {
             (&[K::Running, K::Pulling], S::Pulling),
             (&[K::Running, K::Preparing], S::Preparing),
             (&[K::Running, K::Terminated], S::RunningDegraded),
+            (&[K::Running, K::Restarting], S::Restarting),
+            (&[K::Restarting, K::Running], S::Restarting),
             (&[K::Terminated, K::Terminating], S::Terminating),
             (&[K::Terminated, K::Cancelled], S::Terminated),
             (&[K::Cancelled, K::Cancelled], S::Cancelled),

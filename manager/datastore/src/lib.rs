@@ -14,6 +14,7 @@ pub mod background_task;
 pub mod credential_view;
 pub mod dotfile;
 mod error;
+pub mod error_log;
 pub mod fixture;
 pub mod identity_view;
 pub mod image;
@@ -35,6 +36,7 @@ pub mod session_graph;
 pub mod session_list_view;
 pub mod site_view;
 pub mod start;
+pub mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transition;

@@ -111,7 +111,8 @@ fn malformed() -> Problem {
     Problem::invalid_params("Malformed body")
 }
 
-fn has_nul(value: &Value) -> bool {
+/// True if a text in it has a NUL character.
+pub fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(has_nul),

@@ -13,8 +13,8 @@ use warp::reply::Response;
 use super::call::Call;
 use super::problem::Problem;
 use super::rest::{
-    auth, dotfile, manager, resource, service, session, session_commit, session_files,
-    session_history, session_logs, session_relations,
+    auth, dotfile, error_log, manager, resource, service, session, session_commit, session_files,
+    session_history, session_logs, session_relations, template,
 };
 use super::{events, graphql, stream};
 
@@ -110,11 +110,14 @@ routes! {
 
     POST "/session", User, All => session::create;
     POST "/session/_/create", User, All => session::create;
+    POST "/session/_/create-from-template", User, All => template::create_from_template;
+    POST "/session/_/create-cluster", User, All => template::create_cluster;
     GET "/session/_/match", User, Read => session::match_sessions;
     POST "/session/_/sync-agent-registry", User, All => session_relations::sync_agent_registry;
     GET "/session/_/logs", User, Read => session_logs::task_logs;
     GET "/session/{name}", User, Read => session::info;
     POST "/session/{name}", User, Read => session::execute;
+    PATCH "/session/{name}", User, Read => session_relations::restart;
     DELETE "/session/{name}", User, Read => session::destroy;
     POST "/session/{name}/interrupt", User, Read => session::interrupt;
     POST "/session/{name}/complete", User, Read => session::complete;
@@ -143,6 +146,21 @@ routes! {
 
     GET "/events/background-task", User, Read => events::background_task::background_task;
     GET "/events/session", User, Read => events::session::session;
+
+    POST "/template/session", User, Read => template::create_task;
+    GET "/template/session", User, Read => template::list_tasks;
+    GET "/template/session/{id}", User, Read => template::show_task;
+    PUT "/template/session/{id}", User, Read => template::update_task;
+    DELETE "/template/session/{id}", User, Read => template::delete_task;
+    POST "/template/cluster", User, Read => template::create_cluster_template;
+    GET "/template/cluster", User, Read => template::list_clusters;
+    GET "/template/cluster/{id}", User, Read => template::show_cluster;
+    PUT "/template/cluster/{id}", User, Read => template::update_cluster;
+    DELETE "/template/cluster/{id}", User, Read => template::delete_cluster;
+
+    POST "/logs/error", User, Read => error_log::report;
+    GET "/logs/error", User, Read => error_log::list;
+    POST "/logs/error/{log_id}/clear", User, Read => error_log::clear;
 
     POST "/user-config/dotfiles", User, Read => dotfile::create_for_user;
     GET "/user-config/dotfiles", User, Read => dotfile::show_of_user;
@@ -300,8 +318,8 @@ mod tests {
     #[test]
     fn a_known_path_with_another_method_names_its_methods() {
         let table = Table::prepare();
-        let Lookup::WrongMethod(methods) = table.find("PATCH", "/session/x") else { panic!() };
-        assert_eq!(methods, ["DELETE", "GET", "POST"]);
+        let Lookup::WrongMethod(methods) = table.find("PUT", "/session/x") else { panic!() };
+        assert_eq!(methods, ["DELETE", "GET", "PATCH", "POST"]);
         assert_eq!(table.methods("/session"), ["POST"]);
         assert!(table.methods("/nope").is_empty());
     }

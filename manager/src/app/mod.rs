@@ -6,12 +6,14 @@
 pub mod background_task;
 pub mod dotfile;
 pub mod error;
+pub mod error_log;
 pub mod image;
 pub mod login;
 pub mod manager_status;
 pub mod preset;
 pub mod session;
 pub mod statistics;
+pub mod template;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +81,9 @@ impl App {
         }
         if changed.entered(KernelStatus::Scheduled) {
             self.wake.task(Task::StartSessions);
+        }
+        if changed.entered(KernelStatus::Restarting) {
+            self.wake.task(Task::RestartSessions);
         }
         if changed.entered(KernelStatus::Terminating) {
             self.wake.task(Task::ReapSessions);

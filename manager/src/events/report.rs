@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use chrono::DateTime;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 
 use backendai_datastore::transition::{BatchEnd, Change, Changed, FAILED_TO_START, Started};
+use backendai_rpc::agent_api::CreationInfo;
 use backendai_rpc::call::{ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, Report};
 use backendai_rpc::statistics::Packed;
@@ -29,6 +31,9 @@ const HELD: &[KernelStatus] = &[
     KernelStatus::Terminating,
     KernelStatus::Error,
 ];
+
+/// The reason of sessions whose containers could not be made anew: nothing is left of them.
+const FAILED_TO_RESTART: &str = "failed-to-restart";
 
 /// Reports committed in one transaction at most.
 const MAX_BATCH: usize = 256;
@@ -169,13 +174,14 @@ fn translate(
             changes.push(change(KernelStatus::Preparing, "creating").only_from(BEING_MADE));
         }
         KernelChange::Started(info) => changes.push(Change {
-            started: Some(Started {
-                container_id: info.container_id.clone(),
-                kernel_host: info.kernel_host.clone(),
-                service_ports: info.service_ports.clone(),
-                attached_devices: json!(info.allocations),
-            }),
+            started: Some(started(info)),
             ..change(KernelStatus::Running, "new-container-started").only_from(BEING_MADE)
+        }),
+        KernelChange::Restarted { restart, info } => changes.push(Change {
+            started: Some(started(info)),
+            // A restart that another has followed since means nothing any more.
+            only_since: Some(DateTime::from_timestamp_micros(*restart).unwrap_or_default()),
+            ..change(KernelStatus::Running, "restarted").only_from(&[KernelStatus::Restarting])
         }),
         KernelChange::Failed(error) => {
             tracing::warn!(
@@ -191,10 +197,16 @@ fn translate(
                     .only_from(BEING_MADE)
                     .with_data("error", error_data(agent, error))
             });
+            changes.push(Change {
+                with_siblings: true,
+                ..change(KernelStatus::Terminated, FAILED_TO_RESTART)
+                    .only_from(&[KernelStatus::Restarting])
+                    .with_data("error", error_data(agent, error))
+            });
             // It was to be destroyed meanwhile.
             changes.push(
                 change(KernelStatus::Terminated, FAILED_TO_START)
-                    .only_from(&[KernelStatus::Restarting, KernelStatus::Terminating]),
+                    .only_from(&[KernelStatus::Terminating]),
             );
         }
         KernelChange::BatchFinished { exit_code } => {
@@ -208,6 +220,15 @@ fn translate(
             with_siblings: true,
             ..change(KernelStatus::Terminated, reason).only_from(HELD)
         }),
+    }
+}
+
+fn started(info: &CreationInfo) -> Started {
+    Started {
+        container_id: info.container_id.clone(),
+        kernel_host: info.kernel_host.clone(),
+        service_ports: info.service_ports.clone(),
+        attached_devices: json!(info.allocations),
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```text
 //! PENDING ──schedule_sessions──► SCHEDULED ──start_sessions──► PREPARING ──(agents report)──►
 //! RUNNING ──(user, agents, rules)──► TERMINATING ──reap_sessions──► (agents report) TERMINATED
+//! RUNNING ──(user)──► RESTARTING ──restart_sessions──► (agents report) RUNNING
 //! any in-between status past its deadline ──deadlines──► an end, with a reason
 //! ```
 
@@ -16,6 +17,7 @@ mod background_tasks;
 mod calls;
 mod deadlines;
 mod reap_sessions;
+mod restart_sessions;
 mod schedule_sessions;
 mod session_callbacks;
 mod start_sessions;
@@ -100,6 +102,11 @@ pub fn start(
     spawn(
         "reap_sessions",
         Box::new(move || Box::new(reap_sessions::ReapSessions::new(a.clone(), e.clone()))),
+    );
+    let (a, e) = (app.clone(), events.clone());
+    spawn(
+        "restart_sessions",
+        Box::new(move || Box::new(restart_sessions::RestartSessions::new(a.clone(), e.clone()))),
     );
     let a = app.clone();
     spawn("deadlines", Box::new(move || Box::new(deadlines::Deadlines::new(a.clone()))));

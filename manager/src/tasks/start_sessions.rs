@@ -4,7 +4,7 @@
 //! it but does not say so is asked for again: after a change of leader, a restart of the
 //! agent, or a lost call or event.
 
-mod spec;
+pub(super) mod spec;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use backendai_rpc::agent_api::{
     AgentApi, AgentClient, AgentService, CommitKernel, CommitState, Complete, CreateKernels,
     DestroyKernels, DeviceHealth, Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog,
-    OpenStream, RunStatus, STREAM_TOKEN_LEN, ServiceStart, StartService, StopService, StreamTarget,
-    StreamTicket,
+    OpenStream, RestartKernels, RunStatus, STREAM_TOKEN_LEN, ServiceStart, StartService,
+    StopService, StreamTarget, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, CallError, ErrorKind, RemoteError, Service};
 use backendai_rpc::statistics::{Metrics, Packed};
@@ -38,6 +38,15 @@ impl AgentApi for FakeAgent {
         _: CreateKernels,
     ) -> Result<(), RemoteError> {
         check_epoch(&context)
+    }
+
+    async fn restart_kernels(
+        &self,
+        context: CallContext,
+        request: RestartKernels,
+    ) -> Result<(), RemoteError> {
+        check_epoch(&context)?;
+        request.kernels.iter().try_for_each(|restart| self.check(restart.spec.kernel_id))
     }
 
     async fn destroy_kernels(

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use backendai_types::image::ServicePort;
 use backendai_types::{AgentId, KernelId, KernelStatus, SessionId, SessionStatus, TransitionError};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -93,6 +94,8 @@ pub struct Change {
     pub to: KernelStatus,
     /// Change only kernels that are in one of these; empty is any that may.
     pub only_from: &'static [KernelStatus],
+    /// Change only a kernel that has had its status since exactly then.
+    pub only_since: Option<DateTime<Utc>>,
     /// Why: a kebab-case word, or the image's name when pulling.
     pub reason: String,
     /// Merged into `status_data` of the kernels and the session.
@@ -132,6 +135,7 @@ impl Change {
             scope: Scope::Session,
             to,
             only_from: &[],
+            only_since: None,
             reason: reason.into(),
             data: Map::new(),
             exit_code: None,

@@ -7,6 +7,7 @@ use backendai_types::{
     AgentId, KernelId, KernelStatus, SessionId, SessionResult, SessionStatus, SessionType,
     TransitionError,
 };
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{Change, Changed, ChangedKernel, FAILED_TO_START, Outcome, Scope, Started};
@@ -29,6 +30,8 @@ pub(super) struct LockedKernel {
     pub is_main: bool,
     pub status: KernelStatus,
     pub status_info: Option<String>,
+    /// `None` once this plan has changed the status.
+    pub status_changed: Option<DateTime<Utc>>,
     pub agent: Option<AgentId>,
 }
 
@@ -170,6 +173,9 @@ impl Plan {
         if !change.only_from.is_empty() && !change.only_from.contains(&from) {
             return Ok(false);
         }
+        if change.only_since.is_some() && change.only_since != kernel.status_changed {
+            return Ok(false);
+        }
         // An agent says that it makes the container: an event, but no other status.
         let creating = from == to
             && to == KernelStatus::Preparing
@@ -207,6 +213,7 @@ impl Plan {
             self.changed.kernels.push(ChangedKernel { id, session, agent, from, to });
         }
         kernel.status = to;
+        kernel.status_changed = None;
         kernel.status_info = Some(reason.clone());
         kernel.agent = match (to, placed) {
             (KernelStatus::Pending, _) => None,

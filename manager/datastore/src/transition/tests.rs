@@ -14,6 +14,7 @@ fn session(kernels: &[K]) -> Locked {
         id: KernelId::random(),
         is_main: index == 0,
         status,
+        status_changed: None,
         status_info: None,
         agent: (status != K::Pending).then(|| "a1".into()),
     };

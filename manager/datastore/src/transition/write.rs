@@ -48,7 +48,8 @@ impl Transaction {
         let rows = self
             .query(
                 "-- transition_kernels
-                SELECT id, session_id, cluster_role, status, status_info, agent FROM kernels
+                SELECT id, session_id, cluster_role, status, status_info, status_changed, agent
+                FROM kernels
                 WHERE session_id = ANY($1 /* sessions */) ORDER BY session_id, local_rank",
                 &[&ids],
             )
@@ -62,6 +63,7 @@ impl Transaction {
                     is_main: role == "main",
                     status: row::parsed(row, "status")?,
                     status_info: row.try_get("status_info")?,
+                    status_changed: Some(row.try_get("status_changed")?),
                     agent: row.try_get::<_, Option<String>>("agent")?.map(Into::into),
                 });
             }

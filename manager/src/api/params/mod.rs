@@ -81,6 +81,15 @@ impl Params {
         self.finish()
     }
 
+    /// As [`Params::finish_ignoring_others`], for values within others.
+    ///
+    /// # Errors
+    /// One message per field.
+    pub fn into_result_ignoring_others(mut self) -> Checked<()> {
+        self.input.clear();
+        self.into_result()
+    }
+
     fn into_result(mut self) -> Checked<()> {
         for name in std::mem::take(&mut self.input).into_iter().map(|(name, _)| name) {
             let message = format!("{name} is not allowed key");

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod dotfile;
+pub mod error_log;
 pub mod manager;
 pub mod resource;
 pub mod service;
@@ -11,3 +12,5 @@ pub mod session_files;
 pub mod session_history;
 pub mod session_logs;
 pub mod session_relations;
+pub mod template;
+mod template_payload;

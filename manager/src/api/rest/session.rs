@@ -33,7 +33,7 @@ pub async fn create(call: Call) -> Result<Response, Problem> {
 }
 
 /// Reads the body of a creation (`rest-routes.md` §1.1).
-fn read_create(params: &mut Params) -> CreateSession {
+pub(super) fn read_create(params: &mut Params) -> CreateSession {
     use rules::{any_text, int_within, lenient_bool, list, member, null_or, text};
     let name =
         params.required(&["session_name", "name", "clientSessionToken"], rules::session_name);
@@ -139,7 +139,7 @@ fn read_config(params: &mut Params) -> CreateConfig {
     }
 }
 
-fn created_view(created: CreatedSession) -> Value {
+pub(super) fn created_view(created: CreatedSession) -> Value {
     let mut view = json!({
         "sessionId": created.session_id,
         "sessionName": created.name,

@@ -10,7 +10,7 @@ use warp::reply::Response;
 use super::super::call::{Call, no_content, ok};
 use super::super::params::rules;
 use super::super::problem::Problem;
-use crate::app::session::{query, rename as rename_session};
+use crate::app::session::{query, rename as rename_session, restart as restart_session};
 
 /// `POST /session/{name}/rename`
 pub async fn rename(call: Call) -> Result<Response, Problem> {
@@ -20,6 +20,16 @@ pub async fn rename(call: Call) -> Result<Response, Problem> {
     let name: String = params.required(&names, rules::session_name);
     params.finish()?;
     rename_session::rename(&call.app, &context, call.segment(0), &name).await?;
+    Ok(no_content())
+}
+
+/// `PATCH /session/{name}`: restarts it.
+pub async fn restart(call: Call) -> Result<Response, Problem> {
+    let context = call.user()?;
+    let mut params = call.params()?;
+    let owner = params.optional(&["owner_access_key"], None, rules::null_or(rules::text));
+    params.finish()?;
+    restart_session::restart(&call.app, &context, call.segment(0), owner.as_deref()).await?;
     Ok(no_content())
 }
 

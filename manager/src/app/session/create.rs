@@ -16,7 +16,7 @@ use backendai_datastore::policy::Owner;
 use backendai_datastore::scaling_group::ScalingGroup;
 use backendai_datastore::session::{LIVE_NAME_INDEX, NewKernel, NewSession, Session};
 use backendai_types::{
-    ClusterMode, KernelId, ResourceSlots, SessionId, SessionStatus, SessionType,
+    ClusterMode, GroupId, KernelId, ResourceSlots, SessionId, SessionStatus, SessionType,
 };
 
 use super::{CreateSession, CreatedSession, lookup, reserved_name};
@@ -149,6 +149,9 @@ fn check_mount_map(mount_map: &BTreeMap<String, String>) -> Result<()> {
         if name.is_empty() {
             return Err(Error::invalid("Alias name cannot be empty."));
         }
+        if name.split('/').any(|part| part == "..") {
+            return Err(Error::invalid(format!("{alias} must not contain \"..\".")));
+        }
         if RESERVED_FOLDERS.contains(&name) {
             return Err(Error::invalid(format!("{name} is reserved for internal path.")));
         }
@@ -159,6 +162,21 @@ fn check_mount_map(mount_map: &BTreeMap<String, String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The domain and group in which an owner's things are made, by `rest-auth.md` §8.
+///
+/// # Errors
+/// One is unknown, or the owner may not use it.
+pub async fn place(
+    app: &SharedApp,
+    context: &RequestContext,
+    owner: &Owner,
+    domain: &str,
+    group: &str,
+) -> Result<(String, GroupId)> {
+    let scope = place::scope(app, context, owner, domain, group).await?;
+    Ok((scope.domain, scope.group_id))
 }
 
 /// What the database knows of a request.

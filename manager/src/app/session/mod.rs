@@ -13,6 +13,7 @@ pub mod logs;
 pub mod lookup;
 pub mod query;
 pub mod rename;
+pub mod restart;
 pub mod service;
 pub mod stream;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backendai_datastore::kernel::Kernel;
 use backendai_datastore::session::Session;
 use backendai_datastore::session_graph::SessionNode;
-use backendai_types::{KernelStatus, ResourceSlots, SessionId};
+use backendai_types::{KernelId, KernelStatus, ResourceSlots, SessionId};
 use chrono::{DateTime, Utc};
 
 use serde_json::Value;
@@ -61,6 +61,17 @@ pub async fn info(
             .map(statistics::kernel_view),
     };
     Ok(SessionInfo { session, main_kernel, occupied_slots, last_stat })
+}
+
+/// The main kernel of a session.
+///
+/// # Errors
+/// It is gone.
+pub async fn main_kernel(app: &SharedApp, session: SessionId) -> Result<KernelId> {
+    let tx = app.datastore.autocommit().await?;
+    let kernels = tx.session_kernels(session).await?;
+    let main = kernels.into_iter().find(|kernel| kernel.cluster_role == "main");
+    main.map(|kernel| kernel.id).ok_or(Error::NotFound { object: "main kernel", message: None })
 }
 
 /// What a session of the caller depends on, directly or not: its own id, and every

@@ -13,7 +13,7 @@ use crate::shared_config;
 use crate::tasks::TaskError;
 
 /// The request for some kernels of a session.
-pub(super) async fn create_kernels(
+pub(in crate::tasks) async fn create_kernels(
     app: &App,
     session: &StartingSession,
     kernels: &[&StartingKernel],

@@ -59,6 +59,8 @@ pub struct State {
     /// Ignores requests to destroy.
     pub keeps: bool,
     pub specs: Vec<CreateKernels>,
+    /// Kernels it was told to restart, with the names of the restarts.
+    pub restarts: Vec<(KernelId, i64)>,
     pub destroyed: Vec<(KernelId, String)>,
     pub reported: Vec<KernelEvent>,
     pub epochs: Vec<u64>,
@@ -161,7 +163,11 @@ impl FakeAgent {
     }
 
     pub fn started() -> KernelChange {
-        KernelChange::Started(Box::new(CreationInfo {
+        KernelChange::Started(Self::info_of_kernel())
+    }
+
+    pub fn info_of_kernel() -> Box<CreationInfo> {
+        Box::new(CreationInfo {
             container_id: "c0ffee".into(),
             kernel_host: "127.0.0.1".into(),
             service_ports: vec![ServicePort {
@@ -173,7 +179,7 @@ impl FakeAgent {
             }],
             slots: Default::default(),
             allocations: BTreeMap::new(),
-        }))
+        })
     }
 
     /// Restarted without any of its kernels.
@@ -238,6 +244,40 @@ impl AgentApi for FakeAgent {
             }
         }
         self.create(request).await;
+        Ok(())
+    }
+
+    async fn restart_kernels(
+        &self,
+        context: CallContext,
+        request: RestartKernels,
+    ) -> Result<(), RemoteError> {
+        let session = request.session.session_id;
+        let mut events = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.epochs.push(context.epoch);
+            for RestartKernel { restart, spec } in &request.kernels {
+                let id = spec.kernel_id;
+                state.restarts.push((id, *restart));
+                let change = match state.creating {
+                    Creating::Fails => {
+                        state.kernels.remove(&id);
+                        KernelChange::Failed(RemoteError::new(ErrorKind::Internal, "no such luck"))
+                    }
+                    Creating::Hangs => continue,
+                    _ => {
+                        KernelChange::Restarted { restart: *restart, info: Self::info_of_kernel() }
+                    }
+                };
+                events.push(Self::event(id, session, change));
+            }
+            if state.creating == Creating::LosesReports {
+                state.creating = Creating::Starts;
+                return Ok(());
+            }
+        }
+        self.report(events).await;
         Ok(())
     }
 
@@ -365,7 +405,8 @@ impl Connection for Line {
             if state.is_silent {
                 return Err(CallError::Closed);
             }
-            if state.creating == Creating::LosesCall && method == "create_kernels" {
+            let makes = matches!(method, "create_kernels" | "restart_kernels");
+            if state.creating == Creating::LosesCall && makes {
                 state.creating = Creating::Starts;
                 return Err(CallError::Closed);
             }

@@ -8,5 +8,6 @@ mod failures;
 mod leaders;
 mod listen;
 mod queue;
+mod restart;
 mod use_it;
 mod world;
