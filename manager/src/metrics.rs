@@ -57,6 +57,7 @@ pub fn event(change: &KernelChange) {
         KernelChange::Started(_) => "started",
         KernelChange::Failed(_) => "failed",
         KernelChange::BatchFinished { .. } => "batch_finished",
+        KernelChange::Restarted { .. } => "restarted",
         KernelChange::Terminated { .. } => "terminated",
     };
     counter!("backendai_agent_events_total", "change" => name).increment(1);
