@@ -1,16 +1,22 @@
-//! Fresh SSH key pairs (ed25519) in OpenSSH's own forms, for the kernels of a cluster.
+//! SSH key pairs in OpenSSH's own forms: fresh ones (ed25519), and a look at others.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 const ALGORITHM: &[u8] = b"ssh-ed25519";
-const COMMENT: &str = "work@cluster.backend.ai.local";
+/// Of keys that belong to kernels rather than to a person.
+const KERNEL_COMMENT: &str = "work@cluster.backend.ai.local";
 /// Characters of base64 in a line of a PEM file.
 const PEM_LINE: usize = 70;
 
-/// A new pair: the public key as one line, the private key as PEM.
-pub fn generate() -> (String, String) {
+/// A new pair for kernels.
+pub fn generate_for_kernels() -> (String, String) {
+    generate(KERNEL_COMMENT)
+}
+
+/// A new pair: the public key as one line that ends with `comment`, the private key as PEM.
+pub fn generate(comment: &str) -> (String, String) {
     let seed: [u8; 32] = rand::random();
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("every 32 bytes are a seed");
     let public = pair.public_key().as_ref();
@@ -28,7 +34,7 @@ pub fn generate() -> (String, String) {
     put(&mut secret, ALGORITHM);
     put(&mut secret, public);
     put(&mut secret, &[seed.as_slice(), public].concat());
-    put(&mut secret, COMMENT.as_bytes());
+    put(&mut secret, comment.as_bytes());
     for pad in 1u8.. {
         if secret.len().is_multiple_of(8) {
             break;
@@ -51,7 +57,21 @@ pub fn generate() -> (String, String) {
         pem.push('\n');
     }
     pem.push_str("-----END OPENSSH PRIVATE KEY-----\n");
-    (format!("ssh-ed25519 {} {COMMENT}", STANDARD.encode(public_blob)), pem)
+    (format!("ssh-ed25519 {} {comment}", STANDARD.encode(public_blob)), pem)
+}
+
+/// True for one line of OpenSSH's form, without options: kind, key and perhaps a comment.
+pub fn is_public_key(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let (Some(kind), Some(text)) = (words.next(), words.next()) else { return false };
+    let Ok(blob) = STANDARD.decode(text) else { return false };
+    let mut beginning = Vec::new();
+    put(&mut beginning, kind.as_bytes());
+    // The kind is repeated within, before the numbers of the key.
+    !kind.is_empty()
+        && blob.len() > beginning.len()
+        && blob.starts_with(&beginning)
+        && !line.contains(char::is_control)
 }
 
 /// A string of the SSH protocol: its length in four bytes, then itself.
@@ -67,8 +87,27 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    fn a_public_key_is_one_line_without_options() {
+        let (public, private) = super::generate("somebody's");
+        assert!(super::is_public_key(&public));
+        assert!(super::is_public_key(public.strip_suffix(" somebody's").unwrap()));
+        let (kind, rest) = public.split_once(' ').unwrap();
+        for bad in [
+            "",
+            kind,
+            "ssh-ed25519 !",
+            &format!("ssh-rsa {rest}"),
+            &format!("command=\"x\" {public}"),
+            &format!("{public}\n{public}"),
+            &private,
+        ] {
+            assert!(!super::is_public_key(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn openssh_reads_the_private_key_and_finds_the_same_public_key() {
-        let (public, private) = super::generate();
+        let (public, private) = super::generate("a comment");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("id");
         let mut file = std::fs::OpenOptions::new()

@@ -35,6 +35,7 @@ pub mod session_callback;
 pub mod session_graph;
 pub mod session_list_view;
 pub mod site_view;
+pub mod ssh_keypair;
 pub mod start;
 pub mod template;
 #[cfg(feature = "testing")]

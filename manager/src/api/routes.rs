@@ -14,7 +14,7 @@ use super::call::Call;
 use super::problem::Problem;
 use super::rest::{
     auth, dotfile, error_log, manager, resource, service, session, session_commit, session_files,
-    session_history, session_logs, session_relations, template,
+    session_history, session_logs, session_relations, ssh_keypair, template,
 };
 use super::{events, graphql, stream};
 
@@ -107,6 +107,9 @@ routes! {
     GET | POST "/auth/test", User, Any => auth::test;
     POST "/auth/authorize", Public, Any => auth::authorize;
     GET "/auth/role", User, Any => auth::role;
+    GET "/auth/ssh-keypair", User, Any => ssh_keypair::show;
+    PATCH "/auth/ssh-keypair", User, All => ssh_keypair::generate;
+    POST "/auth/ssh-keypair", User, All => ssh_keypair::upload;
 
     POST "/session", User, All => session::create;
     POST "/session/_/create", User, All => session::create;

@@ -12,6 +12,7 @@ pub mod login;
 pub mod manager_status;
 pub mod preset;
 pub mod session;
+pub mod ssh_keypair;
 pub mod statistics;
 pub mod template;
 

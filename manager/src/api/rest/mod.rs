@@ -12,5 +12,6 @@ pub mod session_files;
 pub mod session_history;
 pub mod session_logs;
 pub mod session_relations;
+pub mod ssh_keypair;
 pub mod template;
 mod template_payload;

@@ -302,7 +302,7 @@ async fn prepare(
         bootstrap_script,
         startup_command,
         callback_url: request.callback_url.clone(),
-        cluster_ssh_keypair: (kernels.len() > 1).then(crate::ssh_key::generate),
+        cluster_ssh_keypair: (kernels.len() > 1).then(crate::ssh_key::generate_for_kernels),
         designated_agents,
         is_private,
         starts_at,

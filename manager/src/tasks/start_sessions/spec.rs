@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::app::{App, dotfile};
 use crate::shared_config;
+use crate::ssh_key;
 use crate::tasks::TaskError;
 
 /// The request for some kernels of a session.
@@ -46,6 +47,9 @@ pub(in crate::tasks) async fn create_kernels(
             data: file.data,
         })
         .collect();
+    // Without keys of its owner's, a session is entered with its own.
+    let ssh_keypair =
+        keypair(&session.ssh_keypair.clone().unwrap_or_else(ssh_key::generate_for_kernels));
     Ok(CreateKernels {
         session: SessionSpec {
             session_id: session.id,
@@ -82,7 +86,7 @@ pub(in crate::tasks) async fn create_kernels(
                     "main" => kernel.preopen_ports.clone(),
                     _ => Vec::new(),
                 },
-                ssh_keypair: session.ssh_keypair.as_ref().map(keypair),
+                ssh_keypair: Some(ssh_keypair.clone()),
                 dotfiles: dotfiles.clone(),
             })
             .collect(),

@@ -14,5 +14,6 @@ mod ratelimit;
 mod session_create;
 mod session_files;
 mod session_routes;
+mod ssh_keypair;
 mod templates;
 mod world;
