@@ -278,7 +278,8 @@ async fn no_byte_is_lost_and_the_agent_does_not_grow() -> Result<()> {
     }
     assert_eq!(bytes, LINES * 64);
     assert_eq!(hex::encode(received.finalize()), hex::encode(expected.finalize()));
-    let grown = peak_memory_kib(agent)? - warm.context("enough output")?;
+    // The kernel's count is rough, and may even fall a little.
+    let grown = peak_memory_kib(agent)?.saturating_sub(warm.context("enough output")?);
     assert!(grown < ROOM_KIB, "the agent's memory grew by {grown} KiB");
     cluster.stop().await
 }

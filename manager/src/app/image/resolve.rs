@@ -11,7 +11,8 @@ use crate::app::{App, Error, Result};
 ///
 /// The name is tried first, then the alias. An image that exists in one architecture only
 /// is taken whatever was asked for; the agents then decide. `allowed_registries` are those
-/// of the caller's domain; images of others look as if they were not there.
+/// of the caller's domain; images of others look as if they were not there. Images that no
+/// registry has are exempt.
 ///
 /// # Errors
 /// No such image; etcd was never reached, or PostgreSQL is not available.
@@ -68,7 +69,8 @@ fn choose(
     architecture: &str,
     is_allowed: impl Fn(&str) -> bool,
 ) -> Option<ImageRow> {
-    let mut rows: Vec<_> = rows.into_iter().filter(|row| is_allowed(&row.registry)).collect();
+    let is_usable = |row: &ImageRow| row.is_local || is_allowed(&row.registry);
+    let mut rows: Vec<_> = rows.into_iter().filter(is_usable).collect();
     match rows.iter().position(|row| row.architecture == architecture) {
         Some(index) => Some(rows.swap_remove(index)),
         None if rows.len() == 1 => rows.pop(),

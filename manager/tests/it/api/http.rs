@@ -36,7 +36,7 @@ async fn unknown_paths_methods_and_versions_are_refused_before_anything_else() {
 
     let reply = world.request("PUT", "/session/x").send().await;
     assert_eq!(reply.problem().0, 405);
-    assert_eq!(reply.header("allow"), Some("DELETE,GET,POST"));
+    assert_eq!(reply.header("allow"), Some("DELETE,GET,PATCH,POST"));
 
     let reply = world.get("/").header("x-backendai-version", "v9.20300101").send().await;
     assert_eq!(
@@ -73,7 +73,7 @@ async fn browsers_may_call_from_any_page() {
         .await;
     assert_eq!(reply.status, StatusCode::OK);
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(reply.header("access-control-allow-methods"), Some("DELETE,GET,POST,OPTIONS"));
+    assert_eq!(reply.header("access-control-allow-methods"), Some("DELETE,GET,PATCH,POST,OPTIONS"));
     assert_eq!(reply.header("access-control-allow-headers"), Some("authorization,date"));
     assert_eq!(world.request("OPTIONS", "/nope").send().await.problem().0, 404);
 
