@@ -6,7 +6,6 @@
 //! `offset` of each output frame is the number of its first byte.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +29,11 @@ use super::super::call::Call;
 use super::super::params::rules;
 use super::super::problem::Problem;
 use super::socket::{self, GOING_AWAY, INTERNAL, NORMAL, Socket, is_end};
+use crate::app::SharedApp;
 use crate::app::session::execute::{self as run_code, RunningKernel};
+use crate::app::session::restart::restart;
 use crate::app::session::stream::{is_ended, is_gone};
+use crate::context::RequestContext;
 
 /// Bytes of output read at once.
 const READ_SIZE: usize = 64 << 10;
@@ -48,10 +50,10 @@ pub async fn pty(call: Call) -> Result<Response, Problem> {
     let from = params.optional(&["from"], None, rules::null_or(rules::int_within(0, i64::MAX)));
     params.finish_ignoring_others()?;
     let kernel = run_code::open(&call.app, &context, call.segment(0)).await?;
-    let state = Arc::clone(&call.state);
+    let (app, state) = (call.app.clone(), Arc::clone(&call.state));
     let next = from.and_then(|from| u64::try_from(from).ok());
     socket::upgrade(call, async move |socket| {
-        let mut viewer = Viewer { socket, kernel, state, next };
+        let mut viewer = Viewer { socket, app, context, kernel, state, next };
         let (code, reason) = viewer.watch().await;
         viewer.socket.close(code, &reason).await;
     })
@@ -59,6 +61,8 @@ pub async fn pty(call: Call) -> Result<Response, Problem> {
 
 struct Viewer {
     socket: Socket,
+    app: SharedApp,
+    context: Arc<RequestContext>,
     kernel: RunningKernel,
     state: Arc<ApiState>,
     /// Number of the first byte that the client has not been sent; `None` before the first.
@@ -77,12 +81,23 @@ enum Request {
         cols: u16,
     },
     Ping,
+    Restart,
     #[serde(other)]
     Unknown,
 }
 
 /// Why a viewer ends: close code and reason.
 type End = (u16, String);
+
+/// Why a stream is left.
+enum Left {
+    /// It broke off, or the terminal has ended: the next attempt to join it tells.
+    BrokeOff,
+    /// The client wants the session to be restarted.
+    Restart,
+    /// The viewer ends.
+    End(End),
+}
 
 impl Viewer {
     /// Shows the terminal until it, the client or the manager ends.
@@ -93,8 +108,17 @@ impl Viewer {
             match self.kernel.open_stream(StreamTarget::Terminal { from: self.next }).await {
                 Ok(stream) => {
                     (away_since, retry) = (None, FIRST_RETRY);
-                    if let ControlFlow::Break(end) = self.carry(stream).await {
-                        return end;
+                    match self.carry(stream).await {
+                        Left::BrokeOff => {}
+                        Left::Restart => {
+                            let id = self.kernel.session_id.to_string();
+                            if let Err(error) = restart(&self.app, &self.context, &id, None).await {
+                                return (INTERNAL, Problem::from(error).summary());
+                            }
+                            // The terminal of the new container counts anew.
+                            self.next = None;
+                        }
+                        Left::End(end) => return end,
                     }
                     continue;
                 }
@@ -120,9 +144,9 @@ impl Viewer {
         }
     }
 
-    /// Carries one stream; goes on if it broke off.
-    async fn carry(&mut self, mut stream: TcpStream) -> ControlFlow<End> {
-        let Ok(first) = stream.read_u64().await else { return ControlFlow::Continue(()) };
+    /// Carries one stream.
+    async fn carry(&mut self, mut stream: TcpStream) -> Left {
+        let Ok(first) = stream.read_u64().await else { return Left::BrokeOff };
         let next = self.next.insert(first);
         let (mut reader, mut writer) = stream.split();
         let Socket { sink, stream: frames } = &mut self.socket;
@@ -131,14 +155,14 @@ impl Viewer {
             loop {
                 buffer.reserve(READ_SIZE);
                 match reader.read_buf(&mut buffer).await {
-                    Ok(0) | Err(_) => return ControlFlow::Continue(()),
+                    Ok(0) | Err(_) => return Left::BrokeOff,
                     Ok(_) => {}
                 }
                 let bytes = buffer.split();
                 let frame =
                     json!({ "type": "out", "data": BASE64.encode(&bytes), "offset": *next });
                 if sink.send(Message::text(frame.to_string())).await.is_err() {
-                    return ControlFlow::Break((NORMAL, String::new()));
+                    return Left::End((NORMAL, String::new()));
                 }
                 *next += bytes.len() as u64;
             }
@@ -147,28 +171,28 @@ impl Viewer {
             loop {
                 let message = frames.next().await;
                 if is_end(message.as_ref()) {
-                    return ControlFlow::Break((NORMAL, String::new()));
+                    return Left::End((NORMAL, String::new()));
                 }
                 // Pings are answered below us; binary frames mean nothing here.
                 let Some(Ok(message)) = message else { continue };
                 let Ok(text) = message.to_str() else { continue };
                 let Ok(request) = serde_json::from_str(text) else {
-                    return ControlFlow::Break((
-                        NORMAL,
-                        "the message is not understood".to_owned(),
-                    ));
+                    return Left::End((NORMAL, "the message is not understood".to_owned()));
                 };
+                if matches!(request, Request::Restart) {
+                    return Left::Restart;
+                }
                 match handle(request, &mut writer).await {
                     Ok(None) => {}
-                    Ok(Some(end)) => return ControlFlow::Break(end),
-                    Err(_) => return ControlFlow::Continue(()),
+                    Ok(Some(end)) => return Left::End(end),
+                    Err(_) => return Left::BrokeOff,
                 }
             }
         };
         tokio::select! {
             end = outward => end,
             end = inward => end,
-            () = self.state.stopping.cancelled() => ControlFlow::Break(stopping()),
+            () = self.state.stopping.cancelled() => Left::End(stopping()),
         }
     }
 }
@@ -191,7 +215,7 @@ async fn handle(
             }
         }
         Request::Resize { rows, cols } => encode(TerminalInput::Resize { rows, cols }, &mut out)?,
-        Request::Ping | Request::Unknown => {}
+        Request::Ping | Request::Restart | Request::Unknown => {}
     }
     writer.write_all(&out).await?;
     Ok(None)
