@@ -12,7 +12,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::SignedClient;
 
-/// An open websocket that speaks JSON. Dropping it leaves without a word.
+/// An open websocket. Dropping it leaves without a word.
 #[derive(Debug)]
 pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
@@ -41,6 +41,29 @@ impl Socket {
     /// The server has hung up.
     pub async fn send(&mut self, text: impl Into<String>) -> Result<()> {
         Ok(self.0.send(Message::text(text.into())).await?)
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// The server has hung up.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
+        Ok(self.0.send(Message::binary(bytes)).await?)
+    }
+
+    /// The next bytes; `None` after a clean close.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub async fn next_bytes(&mut self) -> Result<Option<Vec<u8>>> {
+        loop {
+            match self.0.next().await.transpose()? {
+                Some(Message::Binary(bytes)) => return Ok(Some(bytes.to_vec())),
+                Some(Message::Close(_)) | None => return Ok(None),
+                // The library answers pings.
+                Some(_) => {}
+            }
+        }
     }
 
     /// The next text, as JSON; `None` after a clean close.
