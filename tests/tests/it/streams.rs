@@ -59,7 +59,8 @@ async fn a_terminal_outlives_agent_and_manager() -> Result<()> {
     terminal.expect("begun 42").await?;
 
     // The agent dies: the same websocket goes on, with what was missed.
-    terminal.send("(sleep 1; echo missed $((6 * 7)))&\n").await?;
+    terminal.send("(sleep 1; echo missed $((6 * 7)))& echo waits $((2 + 2))\n").await?;
+    terminal.expect("waits 4").await?;
     cluster.agents[0].process.kill().await?;
     cluster.agents[0].start().await?;
     wait_status(&cluster, "shelly", &["RUNNING"]).await?;

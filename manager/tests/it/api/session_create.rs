@@ -131,7 +131,7 @@ async fn each_wrong_field_is_refused_with_its_reason() {
             user,
             json!({"type": "batch", "startupCommand": "x", "starts_at": "soon"}),
             400,
-            "starts_at",
+            "is not a valid date",
         ),
         (user, json!({"clusterSize": 10000}), 412, "containers"),
         (user, json!({"clusterSize": 0}), 400, "value is less than 1"),
