@@ -250,6 +250,7 @@ fn open_core(
         agent_id,
         settings: KernelSettings {
             kernel_host,
+            mount_root: config.agent.mount_path.clone(),
             runner_path,
             ready_timeout: container.ready_timeout,
             stop_grace: container.stop_grace,

@@ -105,6 +105,8 @@ impl EngineState {
 pub struct KernelSettings {
     /// Host name or address users see for this agent.
     pub kernel_host: String,
+    /// The directory that users' folders lie beneath; without one there are none.
+    pub mount_root: Option<PathBuf>,
     /// The runner binary on this host, mounted into every container.
     pub runner_path: PathBuf,
     /// How long a container may take from its start to its runner's readiness.

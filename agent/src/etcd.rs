@@ -4,6 +4,7 @@
 //! `nodes/agents/{id}` (`starting`, `running`) with its address and public key.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,10 @@ use tokio::sync::watch;
 
 use backendai_rpc::transport::PeerDirectory;
 use backendai_service::Lifecycle;
-use backendai_service::etcd::{Change, Etcd, EtcdAddress, EtcdError, Tree};
+use backendai_service::etcd::{Change, Etcd, EtcdError, Tree, note_waiting as note};
 use backendai_types::AgentId;
 
 use crate::config::AgentConfig;
-use crate::core::chain;
 use crate::leader::{Leader, LeaderDirectory};
 
 /// Holds the leader, as JSON of [`Leader`].
@@ -26,28 +26,6 @@ const MANAGERS: &str = "nodes/manager/";
 const PUBLIC_KEY: &str = "/public_key";
 /// Between attempts when etcd does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Connects, and goes on trying while etcd does not answer. `None` if the shutdown began.
-pub async fn connect(address: &EtcdAddress, lifecycle: &Lifecycle) -> Option<Etcd> {
-    let mut is_waiting = false;
-    while !lifecycle.is_stopping() {
-        match Etcd::connect(address).await {
-            Ok(etcd) => match etcd.get(LEADER_KEY).await {
-                Ok(_) => return Some(etcd),
-                Err(error) => note(&mut is_waiting, &error),
-            },
-            Err(error) => note(&mut is_waiting, &error),
-        }
-        lifecycle.sleep(RETRY).await;
-    }
-    None
-}
-
-fn note(is_waiting: &mut bool, error: &EtcdError) {
-    if !std::mem::replace(is_waiting, true) {
-        tracing::warn!("waiting for etcd: {}", chain(error));
-    }
-}
 
 /// Follows the leader key.
 pub struct EtcdLeader {
@@ -202,6 +180,10 @@ pub async fn apply_shared_settings(
         set(&mut container.kernel_uid, &kernels, "kernel-uid");
         set(&mut container.kernel_gid, &kernels, "kernel-gid");
     }
+    if config.agent.mount_path.is_none() {
+        let mount = etcd.get("volumes/_mount").await?;
+        config.agent.mount_path = mount.filter(|path| !path.is_empty()).map(PathBuf::from);
+    }
     Ok(())
 }
 
@@ -223,12 +205,18 @@ pub struct Announcement {
     pub ip: String,
     /// CURVE public key, if its RPC is encrypted.
     pub public_key: Option<String>,
+    /// Where the watcher of this host answers.
+    pub watcher_port: u16,
 }
 
 /// Writes the agent's node entry, and goes on trying while etcd does not answer.
 pub async fn announce(etcd: &Etcd, node: &Announcement, status: &str, lifecycle: &Lifecycle) {
     let key = format!("nodes/agents/{}", node.agent_id);
-    let mut pairs = vec![(key.clone(), status.to_owned()), (format!("{key}/ip"), node.ip.clone())];
+    let mut pairs = vec![
+        (key.clone(), status.to_owned()),
+        (format!("{key}/ip"), node.ip.clone()),
+        (format!("{key}/watcher_port"), node.watcher_port.to_string()),
+    ];
     if let Some(public_key) = &node.public_key {
         pairs.push((format!("{key}{PUBLIC_KEY}"), public_key.clone()));
     }

@@ -85,6 +85,7 @@ pub async fn beat(
             incarnation: identity.incarnation,
             info: is_news.then(|| info.clone()),
             kernels: core.registry.reports(),
+            networks: core.networks.ordered(),
         };
         let answer = tokio::select! {
             answer = manager.heartbeat(&heartbeat) => answer,

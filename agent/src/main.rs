@@ -1,6 +1,6 @@
 //! The agent daemon.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,14 +12,16 @@ use backendai_agent::backend::docker::{DockerAddress, DockerBackend};
 use backendai_agent::backend::dummy::{DummyBackend, DummySettings};
 use backendai_agent::config::{AgentConfig, BackendKind};
 use backendai_agent::etcd::{
-    Announcement, EtcdLeader, ManagerKeys, announce, apply_shared_settings, connect,
+    Announcement, EtcdLeader, ManagerKeys, announce, apply_shared_settings,
 };
 use backendai_agent::metrics::LiveGauges;
 use backendai_agent::{Agent, AgentDeps, RpcListen, agent_id, metadata, system_clock};
 use backendai_rpc::transport::{CurveKeypair, PeerDirectory, RpcConnector};
 use backendai_service::Lifecycle;
 use backendai_service::daemon::{self, CommonOptions};
-use backendai_service::etcd::{Etcd, EtcdAddress};
+use backendai_service::etcd::Etcd;
+use backendai_service::host::Role;
+use backendai_service::host::command::HostConfigCommand;
 use backendai_service::telemetry;
 
 #[global_allocator]
@@ -42,14 +44,19 @@ enum Command {
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Settings of the host (kernel, limits, units): print, write or check them.
+    HostConfig(HostConfigCommand),
 }
 
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Prints every value and where it comes from.
     Show,
-    /// Checks the configuration and says nothing if it is good.
-    Check,
+    /// Checks a file for unknown keys, wrong types and contradictions; says nothing if it is good.
+    Check {
+        /// The file; the one the agent would use if absent.
+        file: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -57,12 +64,13 @@ fn main() -> ExitCode {
     daemon::run(async move {
         match cli.command.unwrap_or(Command::StartServer) {
             Command::StartServer => start_server(&cli.common).await,
+            Command::HostConfig(command) => command.run(Role::Agent),
             Command::Config(ConfigCommand::Show) => {
                 daemon::print_config(&AgentConfig::load(config_file(&cli.common), &[])?.show());
                 Ok(())
             }
-            Command::Config(ConfigCommand::Check) => {
-                AgentConfig::load(config_file(&cli.common), &[])?;
+            Command::Config(ConfigCommand::Check { file }) => {
+                AgentConfig::load(file.as_deref().or(config_file(&cli.common)), &[])?;
                 Ok(())
             }
         }
@@ -83,7 +91,8 @@ async fn start_server(options: &CommonOptions) -> anyhow::Result<()> {
     let lifecycle = Lifecycle::new();
     let starting = lifecycle.clone();
     lifecycle.spawn("start", async move {
-        if let Err(error) = start(config, &starting).await {
+        // Boxed: the configuration makes it large.
+        if let Err(error) = Box::pin(start(config, &starting)).await {
             starting.fail(format!("{error:#}"));
         }
     });
@@ -92,7 +101,9 @@ async fn start_server(options: &CommonOptions) -> anyhow::Result<()> {
 
 async fn start(mut config: AgentConfig, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     let keypair = keypair(&config)?;
-    let Some(etcd) = connect(&etcd_address(&config), lifecycle).await else { return Ok(()) };
+    let Some(etcd) = Etcd::connect_patiently(&config.etcd.address(), lifecycle).await else {
+        return Ok(());
+    };
     apply_shared_settings(&etcd, &agent_id(&config)?, &mut config).await?;
     let config = &config;
     let deps = AgentDeps {
@@ -107,6 +118,7 @@ async fn start(mut config: AgentConfig, lifecycle: &Lifecycle) -> anyhow::Result
         agent_id: agent_id(config)?,
         ip: agent.host().to_owned(),
         public_key: agent.public_key().map(str::to_owned),
+        watcher_port: config.watcher.listen_addr().port,
     };
     tracing::info!(agent.id = %agent.id(), addr = agent.addr(), "agent starts");
     announce(&etcd, &node, "starting", lifecycle).await;
@@ -156,13 +168,4 @@ fn security(
     let fixed = fixed.map(CurveKeypair::load_public_key).transpose()?;
     let managers = ManagerKeys::follow(etcd.clone(), fixed, lifecycle);
     Ok(Some((keypair, Arc::new(managers))))
-}
-
-fn etcd_address(config: &AgentConfig) -> EtcdAddress {
-    let etcd = &config.etcd;
-    EtcdAddress {
-        addr: etcd.addr.to_string(),
-        namespace: etcd.namespace.clone(),
-        credentials: (!etcd.user.is_empty()).then(|| (etcd.user.clone(), etcd.password.clone())),
-    }
 }

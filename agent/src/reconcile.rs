@@ -174,7 +174,7 @@ pub async fn compare(core: &Core) -> Result<(), BackendError> {
         }
     }
     let networks = core.backend.networks(core.agent_id.as_str()).await?;
-    core.networks.remove_strays(core, &networks).await?;
+    core.networks.compare(core, &networks).await?;
     for (id, container) in &containers {
         if matches!(container.state, ContainerState::Exited(_))
             && let Some(kernel) = core.registry.get(*id)

@@ -29,6 +29,16 @@ alias ls='ls --color=auto' ll='ls -l'
 ";
 const BASH_PROFILE: &str = "[ -f ~/.bashrc ] && . ~/.bashrc\n";
 
+/// How `ssh sub1` finds the other kernels of its session. Host keys are made anew with each
+/// container, so there is none to remember; the network is the session's own.
+const CLUSTER_SSH_CONFIG: &str = "
+    Port 2200
+    IdentityFile /home/config/ssh/id_cluster
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    LogLevel ERROR
+";
+
 /// Makes and removes kernels' folders.
 #[derive(Clone, Debug)]
 pub struct Scratch {
@@ -139,9 +149,13 @@ impl Scratch {
         config("runner.json", 0o600, &serde_json::to_string(runner)?)?;
         config("environ.txt", 0o644, &environ_text(runner))?;
         config("resource.txt", 0o644, &resource_text(spec, allocation, self.volume))?;
+        let ssh = paths.config.join("ssh");
+        DirBuilder::new().recursive(true).mode(0o755).create(&ssh)?;
+        if let Some(keys) = &spec.ssh_keypair {
+            // Lets the user in even where a folder of theirs is mounted as `.ssh`.
+            write_new(&ssh.join("id_container.pub"), 0o644, keys.public_key.as_bytes())?;
+        }
         if let Some(keys) = &session.cluster_ssh_keypair {
-            let ssh = paths.config.join("ssh");
-            DirBuilder::new().recursive(true).mode(0o755).create(&ssh)?;
             write_new(&ssh.join("id_cluster"), 0o600, keys.private_key.as_bytes())?;
             // Read by ssh as the kernel's user.
             self.give(&ssh.join("id_cluster"))?;
@@ -155,12 +169,20 @@ impl Scratch {
         work.write(".bashrc", 0o644, BASHRC.as_bytes())?;
         work.write(".bash_profile", 0o644, BASH_PROFILE.as_bytes())?;
         let has_own_ssh = spec.mounts.iter().any(|m| m.kernel_path == "/home/work/.ssh");
-        if let Some(keys) = spec.ssh_keypair.as_ref().filter(|_| !has_own_ssh) {
-            let authorized = format!("{}\n", keys.public_key.trim_end());
-            work.make_dir(".ssh", 0o700)?;
-            work.write(".ssh/authorized_keys", 0o600, authorized.as_bytes())?;
-            work.write(".ssh/id_rsa", 0o600, keys.private_key.as_bytes())?;
+        if let Some(keys) = &spec.ssh_keypair {
             work.write("id_container", 0o600, keys.private_key.as_bytes())?;
+            if !has_own_ssh {
+                let authorized = format!("{}\n", keys.public_key.trim_end());
+                work.make_dir(".ssh", 0o700)?;
+                work.write(".ssh/authorized_keys", 0o600, authorized.as_bytes())?;
+                work.write(".ssh/id_rsa", 0o600, keys.private_key.as_bytes())?;
+            }
+        }
+        if session.cluster_ssh_keypair.is_some() && !has_own_ssh {
+            work.make_dir(".ssh", 0o700)?;
+            let hosts: Vec<&str> = session.hosts.iter().map(|host| &*host.hostname).collect();
+            let config = format!("Host {}{CLUSTER_SSH_CONFIG}", hosts.join(" "));
+            work.write(".ssh/config", 0o600, config.as_bytes())?;
         }
         for dotfile in &spec.dotfiles {
             work.write(&dotfile.path, dotfile.mode, dotfile.data.as_bytes()).map_err(|error| {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use backendai_rpc::agent_api::{
     AgentApi, CommitKernel, CommitState, Complete, CreateKernels, DestroyKernels, DeviceHealth,
     Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog, KernelSpec, OpenStream,
-    RestartKernel, RestartKernels, ServiceStart, SessionSpec, StartService, StopService,
-    StreamTicket,
+    RestartKernel, RestartKernels, ServiceStart, SessionNetwork, SessionNetworks, SessionSpec,
+    StartService, StopService, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, ErrorKind, RemoteError};
 use backendai_rpc::manager_api::{KernelChange, KernelEvent, KernelPhase};
@@ -192,6 +192,33 @@ impl AgentApi for AgentServer {
         Ok(())
     }
 
+    async fn create_network(
+        &self,
+        context: CallContext,
+        network: SessionNetwork,
+    ) -> Result<(), RemoteError> {
+        self.check_engine()?;
+        self.core.epoch.admit(context.epoch)?;
+        let made = self.core.networks.order(&self.core, network).await;
+        self.core.note_engine(&made);
+        made.map_err(|error| network_error(&error))
+    }
+
+    async fn remove_networks(
+        &self,
+        context: CallContext,
+        request: SessionNetworks,
+    ) -> Result<(), RemoteError> {
+        self.check_engine()?;
+        self.core.epoch.admit(context.epoch)?;
+        for session in request.sessions {
+            let removed = self.core.networks.cancel(&self.core, session).await;
+            self.core.note_engine(&removed);
+            removed.map_err(|error| network_error(&error))?;
+        }
+        Ok(())
+    }
+
     async fn execute(&self, _: CallContext, request: Execute) -> Result<ExecuteReply, RemoteError> {
         self.running_kernel(request.kernel_id)?.runner.execute(request).await
     }
@@ -307,6 +334,15 @@ impl AgentApi for AgentServer {
 
 fn unavailable(what: &str) -> RemoteError {
     RemoteError::new(ErrorKind::EngineUnavailable, format!("the agent's container engine {what}"))
+}
+
+fn network_error(error: &BackendError) -> RemoteError {
+    let kind = match error {
+        BackendError::NoSwarm(_) => ErrorKind::NotSupported,
+        BackendError::Unavailable(_) => ErrorKind::EngineUnavailable,
+        _ => ErrorKind::Internal,
+    };
+    RemoteError::new(kind, chain(error).to_string())
 }
 
 fn engine_error(id: KernelId, error: &BackendError) -> RemoteError {

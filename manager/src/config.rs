@@ -231,6 +231,10 @@ pub struct Tunables {
     pub leader_lease_s: u64,
     /// How long background tasks of a manager that died seem to go on.
     pub background_task_lease_s: f64,
+    /// How long a deleted folder can be had back; 0 removes it at once.
+    pub vfolder_trash_s: f64,
+    /// How long a token for an upload or a download is good.
+    pub transfer_token_s: f64,
 }
 
 impl Default for Tunables {
@@ -243,6 +247,10 @@ impl Default for Tunables {
             terminating_deadline_s: 60.0,
             leader_lease_s: 2,
             background_task_lease_s: 15.0,
+            // Three days: mistakes of a Friday are found on Monday.
+            vfolder_trash_s: 259_200.0,
+            // A day: the largest file over a slow link.
+            transfer_token_s: 86_400.0,
         }
     }
 }

@@ -84,9 +84,11 @@ impl Manager {
             executions: crate::app::session::execute::Executions::default(),
             feed: Feed::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
+            volumes: Default::default(),
             etcd: etcd.clone(),
             config,
         });
+        lifecycle.spawn("shared_config", app.shared.clone().follow_status(lifecycle.clone()));
         let (leadership, candidacy) = Leadership::new();
         let events = Arc::new(AgentEvents::new(Arc::clone(&app), leadership.clone()));
         let service: Arc<dyn Service> = Arc::new(ManagerService(Arc::clone(&events)));
@@ -118,7 +120,10 @@ impl Manager {
 }
 
 /// The manager's own key, unless calls are not encrypted.
-fn keypair(config: &ManagerConfig) -> Result<Option<CurveKeypair>> {
+///
+/// # Errors
+/// Its file cannot be read or made.
+pub fn keypair(config: &ManagerConfig) -> Result<Option<CurveKeypair>> {
     if config.manager.rpc_plain {
         return Ok(None);
     }

@@ -5,12 +5,14 @@
 //! stop a cluster that runs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use backendai_service::Lifecycle;
 use backendai_service::config::{HostPort, Secret};
 use backendai_service::etcd::{Etcd, EtcdError, Tree, unquote};
 use backendai_service::redis::RedisAddress;
@@ -24,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prefix of the keys that name container registries.
 pub const REGISTRY_PREFIX: &str = "config/docker/registry";
+/// Prefix of the keys that steer the managers.
+const MANAGER_PREFIX: &str = "manager/";
 /// Key of what the manager may do.
 pub const STATUS_KEY: &str = "manager/status";
 /// Key of the announcement.
@@ -107,6 +111,18 @@ pub enum RegistryKind {
     Local,
 }
 
+impl RegistryKind {
+    /// The spelling in etcd and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Harbor => "harbor",
+            Self::Harbor2 => "harbor2",
+            Self::Local => "local",
+        }
+    }
+}
+
 impl std::str::FromStr for RegistryKind {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -139,14 +155,56 @@ pub struct Registry {
     pub ssl_verify: bool,
 }
 
+/// Where folders lie and which there may be: the keys below `volumes/`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeConfig {
+    /// The directory that holds the hosts, one directory each, on managers and agents alike.
+    pub mount: Option<PathBuf>,
+    /// The host of folders that name none.
+    pub default_host: Option<String>,
+    /// Whether users may have folders.
+    pub user_folders: bool,
+    /// Whether groups may have folders.
+    pub group_folders: bool,
+    /// What of a host's capacity users are told: `percentage`, `used_bytes`,
+    /// `capacity_bytes`.
+    pub exposed: Vec<String>,
+}
+
+impl VolumeConfig {
+    fn of(volumes: &Tree) -> Self {
+        let text = |key: &str| volumes.value(key).filter(|text| !text.is_empty());
+        let types = folder_types(volumes);
+        let has = |name: &str| types.iter().any(|known| known == name);
+        let exposed = text("exposed_volume_info").unwrap_or("percentage");
+        Self {
+            mount: text("_mount").map(PathBuf::from),
+            default_host: text("default_host").or_else(|| text("_default_host")).map(str::to_owned),
+            user_folders: has("user"),
+            group_folders: has("group"),
+            exposed: exposed.split(',').map(|name| name.trim().to_owned()).collect(),
+        }
+    }
+}
+
+/// Who may own folders; users unless keys say otherwise.
+fn folder_types(volumes: &Tree) -> Vec<String> {
+    let tree = subtree(volumes, "_types");
+    let types: Vec<String> =
+        tree.into_iter().flat_map(Tree::children).map(|(name, _)| name.to_owned()).collect();
+    if types.is_empty() { vec!["user".to_owned()] } else { types }
+}
+
 /// What the keys say.
 #[derive(Clone, Debug, Default)]
 struct Snapshot {
     config: Tree,
     manager: Tree,
+    volumes: Tree,
     redis: Option<RedisAddress>,
     registries: BTreeMap<String, Registry>,
     auto_pull: AutoPull,
+    overlay_mtu: Option<u32>,
     slot_types: BTreeMap<SlotName, SlotType>,
     status: Option<ManagerStatus>,
 }
@@ -223,12 +281,29 @@ impl SharedConfig {
         Ok(self.snapshot().await?.auto_pull)
     }
 
+    /// Largest packet of networks over several hosts, in bytes; `None` leaves it to the engine.
+    ///
+    /// # Errors
+    /// etcd cannot be reached and was never read.
+    pub async fn overlay_mtu(&self) -> Result<Option<u32>, EtcdError> {
+        Ok(self.snapshot().await?.overlay_mtu)
+    }
+
     /// The slots the cluster knows and their types; `cpu` and `mem` always.
     ///
     /// # Errors
     /// etcd cannot be reached and was never read.
     pub async fn slot_types(&self) -> Result<BTreeMap<SlotName, SlotType>, EtcdError> {
         Ok(self.snapshot().await?.slot_types.clone())
+    }
+
+    /// Who may own folders, `user` and `group`; users unless keys say otherwise.
+    ///
+    /// # Errors
+    /// etcd cannot be reached and was never read.
+    pub async fn vfolder_types(&self) -> Result<Vec<String>, EtcdError> {
+        let snapshot = self.snapshot().await?;
+        Ok(folder_types(&snapshot.volumes))
     }
 
     /// What the managers may do; running unless a key says otherwise.
@@ -249,12 +324,38 @@ impl SharedConfig {
         Ok(text.map(str::to_owned))
     }
 
+    /// Where folders lie and which there may be.
+    ///
+    /// # Errors
+    /// etcd cannot be reached and was never read.
+    pub async fn volumes(&self) -> Result<VolumeConfig, EtcdError> {
+        Ok(VolumeConfig::of(&self.snapshot().await?.volumes))
+    }
+
     /// A value below `config/`, such as `api/allow-origins`; components are quoted.
     ///
     /// # Errors
     /// etcd cannot be reached and was never read.
     pub async fn config_value(&self, path: &str) -> Result<Option<String>, EtcdError> {
         Ok(self.snapshot().await?.config.value(path).map(str::to_owned))
+    }
+
+    /// Looks at etcd at once when somebody changes what the managers may do, until the
+    /// lifecycle ends: a freeze must hold for all managers as soon as it is made.
+    pub async fn follow_status(self, lifecycle: Lifecycle) {
+        while !lifecycle.is_stopping() {
+            let watching = async {
+                let (_, revision) = self.inner.etcd.get_prefix_at(MANAGER_PREFIX).await?;
+                self.invalidate();
+                self.inner.etcd.watch_prefix(MANAGER_PREFIX, revision, |_| self.invalidate()).await
+            };
+            tokio::select! {
+                // While etcd is away the periodic look says so.
+                _ = watching => {}
+                () = lifecycle.stopping() => return,
+            }
+            lifecycle.sleep(MAX_AGE).await;
+        }
     }
 
     /// Makes the next reader look at etcd: for whoever has just written a key.
@@ -314,10 +415,13 @@ impl SharedConfig {
     async fn read(&self, old: Option<&Snapshot>) -> Result<Option<Snapshot>, EtcdError> {
         let config = self.inner.etcd.get_tree("config").await?;
         let manager = self.inner.etcd.get_tree("manager").await?;
-        if old.is_some_and(|old| old.config == config && old.manager == manager) {
+        let volumes = self.inner.etcd.get_tree("volumes").await?;
+        if old.is_some_and(|old| {
+            old.config == config && old.manager == manager && old.volumes == volumes
+        }) {
             return Ok(None);
         }
-        Ok(Some(Snapshot::parse(config, manager)))
+        Ok(Some(Snapshot { volumes, ..Snapshot::parse(config, manager) }))
     }
 }
 
@@ -329,12 +433,14 @@ impl Snapshot {
             redis: redis_address(&config),
             registries: registries(&config),
             auto_pull: usable(&config, "docker/image/auto_pull").unwrap_or_default(),
+            overlay_mtu: usable(&config, "network/overlay/mtu"),
             status: usable(&manager, "status"),
             slot_types: BTreeMap::from([
                 (SlotName::cpu(), SlotType::Count),
                 (SlotName::mem(), SlotType::Bytes),
             ]),
             config: Tree::Empty,
+            volumes: Tree::Empty,
             manager,
         };
         for (name, _) in subtree(&config, "resource_slots").into_iter().flat_map(Tree::children) {
@@ -354,7 +460,7 @@ impl Snapshot {
     }
 }
 
-fn usable<T: std::str::FromStr<Err = String>>(tree: &Tree, path: &str) -> Option<T> {
+fn usable<T: std::str::FromStr<Err: std::fmt::Display>>(tree: &Tree, path: &str) -> Option<T> {
     let text = tree.value(path)?;
     text.parse()
         .inspect_err(|error| tracing::warn!("the shared configuration {path}: {error}"))
@@ -409,6 +515,19 @@ fn registries(config: &Tree) -> BTreeMap<String, Registry> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn volumes_are_where_the_keys_say() {
+        let mut volumes = Tree::Empty;
+        assert!(VolumeConfig::of(&volumes).user_folders);
+        for (key, value) in [("_mount", "/mnt"), ("_default_host", "local"), ("_types/group", "")] {
+            volumes.insert(key, value.to_owned());
+        }
+        let config = VolumeConfig::of(&volumes);
+        assert_eq!(config.mount.as_deref(), Some(std::path::Path::new("/mnt")));
+        assert_eq!(config.default_host.as_deref(), Some("local"));
+        assert!(config.group_folders && !config.user_folders);
+    }
+
     fn snapshot(pairs: &[(&str, &str)]) -> Snapshot {
         let mut config = Tree::Empty;
         let mut manager = Tree::Empty;
@@ -428,6 +547,7 @@ mod tests {
             ("config/redis/addr", "127.0.0.1:6380"),
             ("config/redis/password", "p"),
             ("config/docker/image/auto_pull", "tag"),
+            ("config/network/overlay/mtu", "1400"),
             ("config/docker/registry/127.0.0.1%3A5000", "http://127.0.0.1:5000/"),
             ("config/docker/registry/127.0.0.1%3A5000/username", "u"),
             ("config/docker/registry/hub.example", "https://hub.example"),
@@ -440,6 +560,7 @@ mod tests {
         let redis = snapshot.redis.unwrap();
         assert_eq!((redis.host.as_str(), redis.port), ("127.0.0.1", 6380));
         assert_eq!(snapshot.auto_pull, AutoPull::Tag);
+        assert_eq!(snapshot.overlay_mtu, Some(1400));
         assert_eq!(snapshot.status, Some(ManagerStatus::Frozen));
         assert_eq!(snapshot.slot_types.len(), 3);
         let local = &snapshot.registries["127.0.0.1:5000"];

@@ -27,15 +27,18 @@ pub enum Task {
     ReapSessions,
     /// Reads what was appended to `transitions`; runs in every manager.
     FollowTransitions,
+    /// Removes folders that nobody wants any more.
+    RemoveVfolders,
 }
 
 impl Task {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::ScheduleSessions,
         Self::StartSessions,
         Self::ReapSessions,
         Self::FollowTransitions,
         Self::RestartSessions,
+        Self::RemoveVfolders,
     ];
 
     /// The task's name in logs and on the wire.
@@ -46,6 +49,7 @@ impl Task {
             Self::RestartSessions => "restart_sessions",
             Self::ReapSessions => "reap_sessions",
             Self::FollowTransitions => "follow_transitions",
+            Self::RemoveVfolders => "remove_vfolders",
         }
     }
 }

@@ -261,6 +261,10 @@ impl Builder {
             create_database(&servers, &plan.database, Some(&shared.template.database)).await?;
             copy_namespace(&servers, &shared.template.namespace, &plan.namespace).await?;
         }
+        // Folders of one cluster are no business of another's.
+        let mut etcd = etcd_client::Client::connect([servers.etcd.addr()], None).await?;
+        let mount = dir.join("vfolders").display().to_string();
+        etcd.put(format!("/sorna/{}/volumes/_mount", plan.namespace), mount, None).await?;
         let manager = deployment.manager()?;
         let mut agents = Vec::new();
         for agent in &plan.agents {

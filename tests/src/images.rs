@@ -26,7 +26,7 @@ const RECIPE: u32 = 2;
 pub enum Image {
     /// Debian with python3 alone.
     Python,
-    /// The same with ipykernel, numpy and matplotlib.
+    /// The same with ipykernel, numpy, matplotlib and a Jupyter server.
     PythonIpykernel,
     /// A static busybox.
     Busybox,

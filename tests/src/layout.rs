@@ -61,6 +61,30 @@ impl Layout {
         Ok(path)
     }
 
+    /// Where a test leaves something for people to look at: `test-artefacts` in cargo's target
+    /// folder.
+    pub fn artefact(&self, name: &str) -> PathBuf {
+        self.bin.parent().unwrap_or(&self.bin).join("test-artefacts").join(name)
+    }
+
+    /// A folder for `PATH` in which `backend.ai` is our launcher.
+    ///
+    /// # Errors
+    /// The launcher has not been built, or the folder cannot be written.
+    pub fn launcher(&self) -> Result<PathBuf> {
+        let program = self.program("backendai")?;
+        let dir = self.state.join("bin");
+        let link = dir.join("backend.ai");
+        if std::fs::read_link(&link).ok().as_ref() != Some(&program) {
+            std::fs::create_dir_all(&dir)?;
+            match std::fs::remove_file(&link) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
+                _ => std::os::unix::fs::symlink(&program, &link)?,
+            }
+        }
+        Ok(dir)
+    }
+
     /// A sample configuration file of the repository.
     pub fn sample(&self, name: &str) -> PathBuf {
         self.root.join("sample-configs").join(name)

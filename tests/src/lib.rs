@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod servers;
 pub mod site;
 pub mod stack;
+pub mod systemd;
 pub mod wait;
 
 pub use client::{ClientOutput, SignedClient, StockClient};
@@ -35,6 +36,8 @@ pub fn http() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
+        // Below what any server grants: a connection it closes just then fails its request.
+        .pool_idle_timeout(std::time::Duration::from_secs(5))
         .build()
         .expect("no option of this client can fail")
 }

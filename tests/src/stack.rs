@@ -241,8 +241,10 @@ impl Stack {
         }
         let path = std::env::var("PATH").unwrap_or_default();
         let bin = venv.bin().display().to_string();
-        let rest: Vec<&str> = path.split(':').filter(|part| *part != bin).collect();
-        add("PATH".to_owned(), &format!("{bin}:{}", rest.join(":")));
+        let launcher = self.layout.launcher()?.display().to_string();
+        let rest: Vec<&str> =
+            path.split(':').filter(|part| *part != bin && *part != launcher).collect();
+        add("PATH".to_owned(), &format!("{launcher}:{bin}:{}", rest.join(":")));
         Ok(env)
     }
 }

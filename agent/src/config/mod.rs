@@ -5,20 +5,20 @@
 //! of type [`Unused`]. The watcher reads the same file.
 
 mod sections;
-mod unused;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use backendai_service::config::agent_file::{Unused, WatcherSection};
 use backendai_service::config::{ConfigError, Loaded, Schema};
 use backendai_service::metrics::MetricsSection;
 
+pub use backendai_service::config::agent_file::{EtcdSection, LoggingSection};
 pub use sections::{
-    AffinityPolicy, AgentSection, BackendKind, ContainerSection, DebugSection, EtcdSection,
-    LoggingSection, ResourceSection, ScratchType,
+    AffinityPolicy, AgentSection, BackendKind, ContainerSection, DebugSection, ResourceSection,
+    ScratchType,
 };
-pub use unused::Unused;
 
 /// Where the configuration comes from.
 pub const SCHEMA: Schema = Schema {
@@ -36,6 +36,8 @@ pub const SCHEMA: Schema = Schema {
         ("BACKEND_BIND_HOST_OVERRIDE", "container.bind-host"),
         ("BACKEND_CONTAINER_PORT_RANGE", "container.port-range"),
         ("BACKEND_SANDBOX_TYPE", "container.sandbox-type"),
+        ("BACKEND_WATCHER_SERVICE_IP", "watcher.service-ip"),
+        ("BACKEND_WATCHER_SERVICE_PORT", "watcher.service-port"),
         ("BACKEND_SCRATCH_ROOT", "container.scratch-root"),
         ("BACKEND_CPU_OVERCOMMIT_FACTOR", "resource.cpu-overcommit-factor"),
         ("BACKEND_MEM_OVERCOMMIT_FACTOR", "resource.mem-overcommit-factor"),
@@ -60,8 +62,8 @@ pub struct AgentConfig {
     pub logging: LoggingSection,
     /// Figures for Prometheus.
     pub metrics: MetricsSection,
-    #[serde(skip_serializing)]
-    watcher: Unused,
+    /// The watcher beside the agent, a program of its own that reads this file too.
+    pub watcher: WatcherSection,
     #[serde(skip_serializing)]
     plugins: Unused,
 }
@@ -106,6 +108,7 @@ impl AgentConfig {
             );
         }
         self.metrics.check()?;
+        self.watcher.check()?;
         if self.agent.statistics_interval.is_zero() {
             return wrong("agent.statistics-interval must be more than 0 seconds");
         }

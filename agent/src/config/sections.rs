@@ -6,39 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use backendai_rpc::runner::RUNNER_PATH;
-use backendai_service::config::{HostPort, Secret};
-use backendai_service::telemetry::LogFormat;
+use backendai_service::config::HostPort;
+use backendai_service::config::agent_file::Unused;
 use backendai_types::ByteCount;
 
-use super::Unused;
 use crate::scratch::volume::Volume;
-
-/// Where the cluster's shared configuration is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct EtcdSection {
-    /// Key namespace: names the cluster. Must be set.
-    #[serde(deserialize_with = "backendai_service::config::text")]
-    pub namespace: String,
-    /// etcd's address.
-    pub addr: HostPort,
-    /// User; empty without authentication.
-    #[serde(deserialize_with = "backendai_service::config::text")]
-    pub user: String,
-    /// Password.
-    pub password: Secret,
-}
-
-impl Default for EtcdSection {
-    fn default() -> Self {
-        Self {
-            namespace: String::new(),
-            addr: HostPort::new("127.0.0.1", 2379),
-            user: String::new(),
-            password: Secret::default(),
-        }
-    }
-}
 
 /// Which container engine runs kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +52,9 @@ pub struct AgentSection {
     pub ipc_base_path: PathBuf,
     /// Folder of what must survive a restart: kernel records, keys, logs to hand over.
     pub var_base_path: PathBuf,
+    /// Directory that holds the hosts of users' folders, the same as on the managers;
+    /// `volumes/_mount` in etcd if absent.
+    pub mount_path: Option<PathBuf>,
     /// Folder of the archives that committed sessions become.
     pub image_commit_path: PathBuf,
     /// Host name or address by which users reach apps; the RPC host if absent.
@@ -106,8 +81,6 @@ pub struct AgentSection {
 
     #[serde(skip_serializing)]
     agent_sock_port: Unused,
-    #[serde(skip_serializing)]
-    mount_path: Unused,
     #[serde(skip_serializing)]
     cohabiting_storage_proxy: Unused,
     #[serde(skip_serializing)]
@@ -147,6 +120,7 @@ impl Default for AgentSection {
             id: None,
             ipc_base_path: PathBuf::from("/tmp/backend.ai/ipc"),
             var_base_path: PathBuf::from("./var/lib/backend.ai"),
+            mount_path: None,
             image_commit_path: PathBuf::from("./tmp/backend.ai/commit"),
             public_host: None,
             region: "local".to_owned(),
@@ -158,7 +132,6 @@ impl Default for AgentSection {
             metadata_server_port: 40128,
             pid_file: None,
             agent_sock_port: Unused,
-            mount_path: Unused,
             cohabiting_storage_proxy: Unused,
             instance_type: Unused,
             event_loop: Unused,
@@ -422,44 +395,6 @@ impl Default for DebugSection {
             log_heartbeats: Unused,
             log_docker_events: Unused,
             coredump: Unused,
-        }
-    }
-}
-
-/// Log lines.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct LoggingSection {
-    /// CRITICAL, ERROR, WARNING, INFO, DEBUG or a filter.
-    pub level: String,
-    /// `text` or `json`.
-    pub format: LogFormat,
-
-    #[serde(skip_serializing)]
-    pkg_ns: Unused,
-    #[serde(skip_serializing)]
-    drivers: Unused,
-    #[serde(skip_serializing)]
-    console: Unused,
-    #[serde(skip_serializing)]
-    file: Unused,
-    #[serde(skip_serializing)]
-    logstash: Unused,
-    #[serde(skip_serializing)]
-    graylog: Unused,
-}
-
-impl Default for LoggingSection {
-    fn default() -> Self {
-        Self {
-            level: "INFO".to_owned(),
-            format: LogFormat::default(),
-            pkg_ns: Unused,
-            drivers: Unused,
-            console: Unused,
-            file: Unused,
-            logstash: Unused,
-            graylog: Unused,
         }
     }
 }

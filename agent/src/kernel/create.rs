@@ -24,6 +24,7 @@ use backendai_types::KernelId;
 use backendai_types::image::normalize_architecture;
 
 use super::definition;
+use super::mounts::{self, MountError};
 use super::record::{KernelState, RunningKernel};
 use super::registry::{Kernel, blocking};
 use super::summary::{KernelSummary, describe};
@@ -60,6 +61,9 @@ pub enum CreateError {
     /// Its folders or socket could not be made.
     #[error("prepare the kernel's folders")]
     Scratch(#[source] std::io::Error),
+    /// A folder cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// The engine refused.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -106,6 +110,7 @@ impl From<&CreateError> for RemoteError {
             }
             CreateError::Allocation(_) => ErrorKind::InvalidInput,
             CreateError::Backend(BackendError::NoSwarm(_)) => ErrorKind::InvalidInput,
+            CreateError::Mount(_) => ErrorKind::InvalidInput,
             CreateError::Unwanted
             | CreateError::Scratch(_)
             | CreateError::Backend(_)
@@ -137,6 +142,7 @@ pub async fn start_container(
     spec: &KernelSpec,
     serve_runner: impl FnOnce(UnixListener),
 ) -> Result<Started, CreateError> {
+    let settings = &core.settings;
     let host = core.host.get().ok_or_else(|| not_reached("make a kernel"))?;
     check_architecture(spec, host)?;
     let restart = kernel.record().restart;
@@ -152,7 +158,8 @@ pub async fn start_container(
         core.networks.join(core, &network, kernel.session_id, kernel.id).await?;
     }
 
-    let definition = definition::container_spec(core, session, spec, &allocation, restart);
+    let folders = mounts::resolve(settings.mount_root.as_deref(), &spec.mounts)?;
+    let definition = definition::container_spec(core, session, spec, &allocation, restart, folders);
     let container = {
         let _turn = core.creations.acquire().await;
         check_wanted(kernel)?;

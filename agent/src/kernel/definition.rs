@@ -29,6 +29,7 @@ pub fn container_spec(
     spec: &KernelSpec,
     allocation: &Allocation,
     restart: Option<i64>,
+    folders: Vec<ContainerMount>,
 ) -> ContainerSpec {
     let settings = &core.settings;
     let paths = core.scratch.paths(spec.kernel_id);
@@ -47,9 +48,7 @@ pub fn container_spec(
     if let Some(tmp) = paths.tmp {
         mounts.extend(["/tmp", "/var/tmp"].map(|target| mount(tmp.clone(), target, false)));
     }
-    mounts.extend(
-        spec.mounts.iter().map(|m| mount(PathBuf::from(&m.host_path), &m.kernel_path, m.read_only)),
-    );
+    mounts.extend(folders);
 
     let cores = core_numbers(allocation);
     let cpu_count = allocation.slots().amount("cpu").ceil().to_u32().unwrap_or(0);

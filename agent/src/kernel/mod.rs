@@ -9,6 +9,7 @@
 pub mod create;
 pub mod definition;
 pub mod destroy;
+pub mod mounts;
 pub mod network;
 pub mod place;
 pub mod questions;

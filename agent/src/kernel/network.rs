@@ -4,12 +4,12 @@
 //! with its last. That of a multi-node cluster is made and removed when the manager says
 //! so, since no agent knows when the last kernel elsewhere ends; kernels only join it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use backendai_rpc::agent_api::SessionSpec;
+use backendai_rpc::agent_api::{SessionNetwork, SessionSpec};
 use backendai_types::{ClusterMode, KernelId, SessionId};
 
 use crate::backend::{BackendError, NetworkReach, NetworkSpec, labels};
@@ -30,10 +30,12 @@ pub fn name(session: &SessionSpec) -> Option<String> {
     Some(format!("{prefix}{}", session.session_id))
 }
 
-/// The networks of single-node clusters, and the kernels that need them.
+/// The networks of single-node clusters with the kernels that need them, and the networks
+/// that managers ordered.
 #[derive(Default)]
 pub struct ClusterNetworks {
     by_name: Mutex<HashMap<String, Arc<Members>>>,
+    ordered: Mutex<BTreeSet<SessionId>>,
 }
 
 /// Locked while the engine makes or removes the network.
@@ -88,11 +90,16 @@ impl ClusterNetworks {
         self.forget_unused(name, members);
     }
 
-    /// Removes those of these networks that no kernel needs.
+    /// Compares the networks of this agent that the engine has with what is known: those
+    /// that managers ordered are remembered, others that no kernel needs are removed.
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn remove_strays(&self, core: &Core, names: &[String]) -> Result<(), BackendError> {
+    pub async fn compare(&self, core: &Core, names: &[String]) -> Result<(), BackendError> {
+        let ordered = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(MULTI_NODE)?.parse::<SessionId>().ok());
+        self.ordered.lock().extend(ordered);
         for name in names.iter().filter(|name| name.starts_with(SINGLE_NODE)) {
             let members = self.members(name);
             {
@@ -105,6 +112,34 @@ impl ClusterNetworks {
             self.forget_unused(name, members);
         }
         Ok(())
+    }
+
+    /// Makes the network of a multi-node session.
+    ///
+    /// # Errors
+    /// The engine cannot make it, or is no manager of a swarm.
+    pub async fn order(&self, core: &Core, network: SessionNetwork) -> Result<(), BackendError> {
+        let SessionNetwork { session_id, mtu } = network;
+        let name = format!("{MULTI_NODE}{session_id}");
+        let reach = NetworkReach::Swarm { mtu };
+        core.backend.create_network(&definition(core, &name, session_id, reach)).await?;
+        self.ordered.lock().insert(session_id);
+        Ok(())
+    }
+
+    /// Removes the network of a multi-node session, if this agent made one.
+    ///
+    /// # Errors
+    /// The engine cannot remove it, for instance while a kernel is in it.
+    pub async fn cancel(&self, core: &Core, session: SessionId) -> Result<(), BackendError> {
+        core.backend.remove_network(&format!("{MULTI_NODE}{session}")).await?;
+        self.ordered.lock().remove(&session);
+        Ok(())
+    }
+
+    /// Sessions for which this agent has made a network of several hosts.
+    pub fn ordered(&self) -> Vec<SessionId> {
+        self.ordered.lock().iter().copied().collect()
     }
 
     fn members(&self, name: &str) -> Arc<Members> {

@@ -96,7 +96,7 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), RecoverError> {
         core.insist("remove a container", || core.backend.remove(&container.handle.id)).await;
     }
     let networks = core.backend.networks(core.agent_id.as_str()).await?;
-    core.networks.remove_strays(core, &networks).await?;
+    core.networks.compare(core, &networks).await?;
     tracing::info!(kernels = count, "took up kernels");
     Ok(())
 }

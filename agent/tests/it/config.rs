@@ -4,10 +4,11 @@ use backendai_agent::config::AgentConfig;
 use backendai_service::config::reference::reference;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config/agent.toml");
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 4] = [
     include_str!("../../src/config/mod.rs"),
     include_str!("../../src/config/sections.rs"),
     include_str!("../../../common/service/src/metrics.rs"),
+    include_str!("../../../common/service/src/config/agent_file.rs"),
 ];
 
 const HEAD: &str = "\

@@ -95,7 +95,8 @@ async fn shell(agent: &Running, spec: &KernelSpec, command: &str) -> (String, Op
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_kernel_has_its_limits_and_nothing_more() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(mut bench) = Bench::new() else { return };
+    bench.world.config.agent.mount_path = Some(bench.world.dir.path().to_owned());
     let agent = bench.world.start().await;
     let folder = bench.world.dir.path().join("data");
     std::fs::create_dir(&folder).unwrap();

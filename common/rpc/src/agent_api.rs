@@ -38,6 +38,11 @@ crate::rpc_api! {
         /// Wants these kernels gone. For a kernel that does not exist the agent reports
         /// it as terminated. Refused when the epoch is stale.
         fn destroy_kernels(DestroyKernels) -> (), timeout COMMAND_TIMEOUT;
+        /// Makes the network of a session whose kernels lie on several hosts, unless it is
+        /// there. Refused with `NotSupported` where the engine cannot: another agent may.
+        fn create_network(SessionNetwork) -> (), timeout COMMAND_TIMEOUT;
+        /// Removes such networks that this agent made. Those that are not there are no error.
+        fn remove_networks(SessionNetworks) -> (), timeout COMMAND_TIMEOUT;
         /// Starts or continues a run of code. Not idempotent: a lost reply loses its output.
         fn execute(Execute) -> ExecuteReply, timeout INTERACTIVE_TIMEOUT;
         /// Interrupts what the kernel is running, as Ctrl-C would.
@@ -89,6 +94,22 @@ pub struct CreateKernels {
     pub session: SessionSpec,
     /// The kernels wanted on this agent.
     pub kernels: Vec<KernelSpec>,
+}
+
+/// A network for kernels of one session on several hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionNetwork {
+    /// The session.
+    pub session_id: SessionId,
+    /// Largest packet in bytes, where it is not the engine's own choice.
+    pub mtu: Option<u32>,
+}
+
+/// Networks of sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionNetworks {
+    /// The sessions.
+    pub sessions: Vec<SessionId>,
 }
 
 /// What all kernels of a session share.

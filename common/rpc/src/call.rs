@@ -56,6 +56,8 @@ pub enum ErrorKind {
     ConnectionRefused,
     /// What the call would go on with has come to its end.
     Ended,
+    /// This agent's engine has no means for it.
+    NotSupported,
     /// The container engine does not answer.
     EngineUnavailable,
     /// Anything else.
@@ -74,6 +76,7 @@ impl std::fmt::Display for ErrorKind {
             Self::UnknownMethod => "UnknownMethod",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Ended => "Ended",
+            Self::NotSupported => "NotSupported",
             Self::EngineUnavailable => "EngineUnavailable",
             Self::Internal => "AgentError",
         };

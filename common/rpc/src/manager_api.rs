@@ -49,6 +49,8 @@ pub struct Heartbeat {
     pub info: Option<AgentInfo>,
     /// Every kernel the agent has a record of.
     pub kernels: Vec<KernelReport>,
+    /// Sessions for which it has made a network of several hosts.
+    pub networks: Vec<SessionId>,
 }
 
 /// The manager's answer to a heartbeat.

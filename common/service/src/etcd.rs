@@ -13,8 +13,14 @@ use etcd_client::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::Lifecycle;
+use crate::telemetry::chain;
+
 /// Characters that need no quoting in a key component, as in the product's own keys.
 const QUOTED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~');
+
+/// Between attempts when etcd does not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A namespace of an etcd cluster. Cheap to clone; reconnects by itself.
 #[derive(Clone)]
@@ -82,6 +88,13 @@ pub fn unquote(component: &str) -> String {
     percent_decode_str(component).decode_utf8_lossy().into_owned()
 }
 
+/// Says once that etcd is waited for.
+pub fn note_waiting(is_waiting: &mut bool, error: &EtcdError) {
+    if !std::mem::replace(is_waiting, true) {
+        tracing::warn!("waiting for etcd: {}", chain(error));
+    }
+}
+
 impl Etcd {
     /// Connects.
     ///
@@ -99,6 +112,23 @@ impl Etcd {
             .await
             .map_err(|source| failed(format!("connect to {}", address.addr), source))?;
         Ok(Self { client, root: format!("/sorna/{}/", address.namespace) })
+    }
+
+    /// Connects, and goes on trying while etcd does not answer. `None` if the shutdown began.
+    pub async fn connect_patiently(address: &EtcdAddress, lifecycle: &Lifecycle) -> Option<Self> {
+        let mut is_waiting = false;
+        while !lifecycle.is_stopping() {
+            match Self::connect(address).await {
+                // Connecting is lazy: only a question shows that somebody is there.
+                Ok(etcd) => match etcd.get("config").await {
+                    Ok(_) => return Some(etcd),
+                    Err(error) => note_waiting(&mut is_waiting, &error),
+                },
+                Err(error) => note_waiting(&mut is_waiting, &error),
+            }
+            lifecycle.sleep(RETRY).await;
+        }
+        None
     }
 
     /// The client itself, for leases and elections.

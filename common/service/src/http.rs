@@ -1,21 +1,20 @@
-//! A small HTTP server for pages of text beside a daemon's real interface: metrics for
-//! operators, metadata for containers.
+//! A small HTTP server beside a daemon's real interface: metrics for operators, metadata for
+//! containers, and the whole of the watcher.
 //!
-//! It answers GET and nothing else, reads no body, and bounds the time and number of its
-//! callers.
+//! It bounds the time and number of its callers, and what they may send. [`serve`] answers GET
+//! with pages of text and nothing else; [`serve_requests`] leaves everything to its answerer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::Body;
+pub use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-
-pub use hyper::StatusCode;
+pub use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -64,11 +63,24 @@ impl Page {
     }
 }
 
-/// Answers until the soft stage begins.
+/// Answers GET with pages until the soft stage begins.
 pub async fn serve<A, F>(listener: TcpListener, lifecycle: Lifecycle, answer: A)
 where
     A: Fn(Get) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Page> + Send,
+{
+    serve_requests(listener, lifecycle, move |request, peer| {
+        let answer = answer.clone();
+        async move { respond(request, peer, answer).await }
+    })
+    .await;
+}
+
+/// Answers requests until the soft stage begins.
+pub async fn serve_requests<A, F>(listener: TcpListener, lifecycle: Lifecycle, answer: A)
+where
+    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<String>> + Send,
 {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -90,7 +102,7 @@ where
         let answer = answer.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer.clone();
-            async move { Ok::<_, Infallible>(respond(request, peer, answer).await) }
+            async move { Ok::<_, Infallible>(answer(request, peer).await) }
         });
         connections.spawn(async move {
             let connection = http1::Builder::new()
@@ -103,6 +115,42 @@ where
             drop(slot);
         });
     }
+}
+
+/// A body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than it may be.
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    /// It did not come in time.
+    #[error("the body did not arrive in time")]
+    Late,
+    /// The connection broke.
+    #[error("read the body")]
+    Broken(#[source] hyper::Error),
+}
+
+/// A whole body of at most `limit` bytes.
+///
+/// # Errors
+/// It is longer, late, or the connection broke.
+pub async fn read_body(body: Incoming, limit: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+                if bytes.len() + data.len() > limit {
+                    return Err(BodyError::TooLong(limit));
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(HEADER_TIMEOUT, read).await.map_err(|_| BodyError::Late)??;
+    Ok(bytes)
 }
 
 async fn respond<A, F>(request: Request<Incoming>, peer: SocketAddr, answer: A) -> Response<String>

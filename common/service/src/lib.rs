@@ -7,6 +7,7 @@
 pub mod config;
 pub mod daemon;
 pub mod etcd;
+pub mod host;
 pub mod http;
 pub mod lifecycle;
 pub mod metrics;

@@ -111,6 +111,10 @@ uuid_id!(
     /// Work that outlives the request that began it.
     BackgroundTaskId
 );
+uuid_id!(
+    /// A virtual folder.
+    VfolderId
+);
 text_id!(
     /// A host that runs kernels, `i-<hostname>` unless configured.
     AgentId

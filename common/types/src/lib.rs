@@ -9,9 +9,10 @@ pub mod image;
 pub mod resource_slot;
 pub mod session;
 pub mod size;
+pub mod vfolder;
 
 pub use ids::{
-    AccessKey, AgentId, BackgroundTaskId, GroupId, ImageId, KernelId, SessionId, UserId,
+    AccessKey, AgentId, BackgroundTaskId, GroupId, ImageId, KernelId, SessionId, UserId, VfolderId,
 };
 pub use image::ImageRef;
 pub use resource_slot::{ResourceLimits, ResourceSlots, SlotName, SlotType};
@@ -19,3 +20,4 @@ pub use session::{
     ClusterMode, KernelStatus, SessionResult, SessionStatus, SessionType, TransitionError,
 };
 pub use size::ByteCount;
+pub use vfolder::{HostPermission, UsageMode, VfolderPermission, VfolderStatus};

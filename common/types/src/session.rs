@@ -68,6 +68,8 @@ macro_rules! named_enum {
     };
 }
 
+pub(crate) use named_enum;
+
 named_enum!(
     /// The state of a session.
     SessionStatus {

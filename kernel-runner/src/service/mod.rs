@@ -31,8 +31,9 @@ use crate::stream;
 
 /// Services that the runner is itself; they always run.
 const OWN: [&str; 2] = ["sshd", "ttyd"];
-/// How long a service may take until it listens.
-const OPEN_TIME: Duration = Duration::from_secs(5);
+/// How long a service may take until it listens: a notebook server on a busy host needs most
+/// of it, and less than the 30 s that a call may take.
+const OPEN_TIME: Duration = Duration::from_secs(25);
 /// Between looks at a port: the first, then doubling, up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LAST_LOOK: Duration = Duration::from_millis(160);

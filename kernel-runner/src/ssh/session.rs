@@ -8,13 +8,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::forward::{feed, pass_on};
@@ -26,6 +27,11 @@ use crate::process::{CHUNK, Pty, Size, detach};
 
 /// Variables that a client may set.
 const MAX_VARIABLES: usize = 256;
+/// How long a terminal must be still after the shell's end for all to have been read. What
+/// is printed passes through a queue of the system's.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// More than a terminal holds: what comes after this is not the shell's.
+const LAST_BYTES: usize = 128 << 10;
 /// The data type of standard error.
 const STDERR: u32 = 1;
 
@@ -212,10 +218,11 @@ impl Program {
         };
         let (writer, error_writer) =
             (end.output.make_writer(), end.output.make_writer_ext(Some(STDERR)));
+        let (over, ended) = oneshot::channel();
         let printing = async {
             // It fails when the client has left.
             let _ = match (&terminal, stdout) {
-                (Some(terminal), _) => show_all(terminal, writer).await,
+                (Some(terminal), _) => show_all(terminal, writer, ended).await,
                 (None, Some(stdout)) => pass_on(stdout, writer).await,
                 (None, None) => Ok(()),
             };
@@ -229,7 +236,11 @@ impl Program {
         let living = async {
             loop {
                 tokio::select! {
-                    status = child.wait() => return status,
+                    status = child.wait() => {
+                        // Nobody listens where there is no terminal.
+                        let _ = over.send(());
+                        return status;
+                    }
                     Some(signal) = signals.recv() => {
                         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
                         if let Some(pid) = pid {
@@ -257,15 +268,26 @@ async fn type_all(input: &Input, terminal: &Pty) {
     }
 }
 
-/// Sends what is shown on a terminal until its programs have left it.
+/// Sends what is shown on a terminal until its programs have left it, or the shell has ended
+/// and what it printed is sent: programs it left in the background keep the terminal open.
 async fn show_all(
     terminal: &Pty,
     mut writer: impl tokio::io::AsyncWrite + Unpin,
+    mut ended: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let mut more = true;
+    let (mut more, mut is_last, mut left) = (true, false, LAST_BYTES);
     let mut buffer = Vec::with_capacity(CHUNK);
-    while more {
-        more = terminal.read(&mut buffer).await;
+    while more && left > 0 {
+        if is_last {
+            let read = tokio::time::timeout(LAST_WORDS, terminal.read(&mut buffer)).await;
+            more = read.unwrap_or(false);
+            left = left.saturating_sub(buffer.len());
+        } else {
+            tokio::select! {
+                read = terminal.read(&mut buffer) => more = read,
+                _ = &mut ended => is_last = true,
+            }
+        }
         if !buffer.is_empty() {
             writer.write_all(&buffer).await?;
             buffer.clear();

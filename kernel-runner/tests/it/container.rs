@@ -172,7 +172,7 @@ fn what_is_mounted_in_its_place_does_not_run_as_root() {
     let mount = format!("{}:/opt/container", folder.path().display());
     let mut agent = kernel("app", busybox(), &[&mount]).start();
     assert_eq!(agent.run_batch("", "", "ls /opt/container; ls -d /prepared").exit_code(), 1);
-    assert!(agent.console().1.contains("is not the image's"), "{:?}", agent.console());
+    wait_until("the log says why", || agent.console().1.contains("is not the image's"));
     stop(agent);
 }
 

@@ -70,6 +70,23 @@ pub struct SchedulableAgent {
 }
 
 impl Transaction {
+    /// Changes whether sessions are placed on an agent, and its scaling group; `None` leaves
+    /// it. False if there is no such agent.
+    ///
+    /// # Errors
+    /// `Reference` when there is no such scaling group.
+    pub async fn agent_modify(
+        &self,
+        id: &AgentId,
+        schedulable: Option<bool>,
+        scaling_group: Option<&str>,
+    ) -> Result<bool> {
+        let sql = "-- agent_modify
+                   UPDATE agents SET schedulable = coalesce($2, schedulable),
+                       scaling_group = coalesce($3, scaling_group) WHERE id = $1";
+        Ok(self.execute(sql, &[&id.0, &schedulable, &scaling_group]).await? == 1)
+    }
+
     /// Stores an agent's profile and makes it ALIVE. True if it was not ALIVE before.
     ///
     /// # Errors
@@ -83,14 +100,18 @@ impl Transaction {
                 "-- agent_upsert
                 WITH old AS (SELECT status FROM agents WHERE id = $1)
                 INSERT INTO agents (id, incarnation, region, scaling_group, available_slots, addr,
-                    public_host, public_key, version, architecture, compute_plugins, images)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                    public_host, public_key, version, architecture, compute_plugins, images,
+                    reported_scaling_group)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $4)
                 ON CONFLICT (id) DO UPDATE SET
                     status = 'ALIVE',
                     status_changed = CASE WHEN agents.status = 'ALIVE'
                                           THEN agents.status_changed ELSE now() END,
                     lost_at = NULL,
-                    incarnation = $2, region = $3, scaling_group = $4, available_slots = $5,
+                    incarnation = $2, region = $3, available_slots = $5,
+                    scaling_group = CASE WHEN agents.reported_scaling_group IS DISTINCT FROM $4
+                                         THEN $4 ELSE agents.scaling_group END,
+                    reported_scaling_group = $4,
                     addr = $6, public_host = $7, public_key = $8, version = $9,
                     architecture = $10, compute_plugins = $11, images = $12
                 RETURNING (SELECT status FROM old) IS DISTINCT FROM 'ALIVE' AS revived",
@@ -184,6 +205,41 @@ impl Transaction {
             .collect()
     }
 
+    /// Lets agents take new sessions, or keeps them from it. Returns those that exist.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn agents_set_schedulable(
+        &self,
+        agents: &[String],
+        schedulable: bool,
+    ) -> Result<Vec<String>> {
+        let rows = self
+            .query(
+                "-- agents_set_schedulable
+                UPDATE agents SET schedulable = $2 WHERE id = ANY($1 /* agents */) RETURNING id",
+                &[&agents, &schedulable],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    }
+
+    /// Slots that alive agents of a scaling group offer to new sessions, each once.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn slots_schedulable(&self, scaling_group: &str) -> Result<Vec<String>> {
+        let rows = self
+            .query(
+                "-- slots_schedulable
+                SELECT DISTINCT slot FROM agents, jsonb_object_keys(available_slots) slot
+                WHERE scaling_group = $1 AND status = 'ALIVE' AND schedulable",
+                &[&scaling_group],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get("slot")?)).collect()
+    }
+
     /// Kernels that lie on an agent and have not ended: id, session and status.
     ///
     /// # Errors
@@ -209,6 +265,23 @@ impl Transaction {
                 ))
             })
             .collect()
+    }
+
+    /// Those of these sessions that exist and have not ended.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn sessions_not_ended(&self, sessions: &[SessionId]) -> Result<Vec<SessionId>> {
+        let ids: Vec<_> = sessions.iter().map(|id| id.0).collect();
+        let rows = self
+            .query(
+                "-- sessions_not_ended
+                SELECT id FROM sessions
+                WHERE id = ANY($1) AND status NOT IN ('TERMINATED', 'CANCELLED')",
+                &[&ids],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(SessionId(row.try_get("id")?))).collect()
     }
 
     /// Where an agent answers calls.

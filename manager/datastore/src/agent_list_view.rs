@@ -62,6 +62,8 @@ pub struct AgentScope {
     pub scaling_group: Option<String>,
     /// Only in one of these statuses; empty is any.
     pub statuses: Vec<String>,
+    /// Only of scaling groups that sessions of this keypair may use.
+    pub usable_with: Option<String>,
 }
 
 /// Names of the statuses.
@@ -84,6 +86,16 @@ pub static AGENT_FIELDS: &[Field] = &[
     Field::new("first_contact", "a.first_contact", Kind::Date),
     Field::new("lost_at", "a.lost_at", Kind::Date),
     Field::new("version", "a.version", Kind::Text),
+    Field::new("available_slots", "a.available_slots", Kind::Opaque).order_only(),
+    Field::new("occupied_slots", "coalesce(o.slots, '{}')", Kind::Opaque).order_only(),
+];
+
+/// What agents can be filtered and ordered by, as users see them.
+pub static AGENT_SUMMARY_FIELDS: &[Field] = &[
+    Field::new("id", "a.id", Kind::Text),
+    Field::new("status", "a.status", Kind::Enum(AGENT_STATUS_NAMES)),
+    Field::new("scaling_group", "a.scaling_group", Kind::Text),
+    Field::new("schedulable", "a.schedulable", Kind::Bool).order_only(),
     Field::new("available_slots", "a.available_slots", Kind::Opaque).order_only(),
     Field::new("occupied_slots", "coalesce(o.slots, '{}')", Kind::Opaque).order_only(),
 ];
@@ -161,6 +173,22 @@ fn restrict(sql: &mut Sql, scope: &AgentScope, slice: &Slice) {
     }
     if !scope.statuses.is_empty() {
         sql.push(" AND a.status = ANY(").bind(scope.statuses.clone(), Type::TEXT_ARRAY).push(")");
+    }
+    if let Some(key) = &scope.usable_with {
+        sql.push(
+            " AND EXISTS (SELECT FROM keypairs k JOIN users u ON u.uuid = k.\"user\" \
+              JOIN scaling_groups g ON g.name = a.scaling_group AND g.is_active \
+              WHERE (EXISTS (SELECT FROM sgroups_for_domains d \
+                         WHERE d.scaling_group = g.name AND d.domain = u.domain_name) \
+                  OR EXISTS (SELECT FROM sgroups_for_groups p \
+                         JOIN association_groups_users m ON m.group_id = p.\"group\" \
+                         WHERE p.scaling_group = g.name AND m.user_id = u.uuid) \
+                  OR EXISTS (SELECT FROM sgroups_for_keypairs s \
+                         WHERE s.scaling_group = g.name AND s.access_key = k.access_key)) \
+                AND k.access_key = ",
+        )
+        .bind(key.clone(), Type::TEXT)
+        .push(")");
     }
     if let Some(condition) = &slice.filter {
         sql.push(" AND ");

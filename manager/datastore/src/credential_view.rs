@@ -50,6 +50,8 @@ pub struct LoginView {
     pub status: String,
     /// The user's role, as SQL spells it.
     pub role: String,
+    /// When the password was set.
+    pub password_changed_at: chrono::DateTime<chrono::Utc>,
     /// The keypair to hand out, main one first, then administrators': access and secret key.
     pub keypair: Option<(AccessKey, String)>,
 }
@@ -86,7 +88,8 @@ impl Transaction {
         let row = self
             .query_opt(
                 "-- login
-                 SELECT u.uuid, u.password, u.status, u.role, k.access_key, k.secret_key
+                 SELECT u.uuid, u.password, u.status, u.role, k.access_key, k.secret_key,
+                        u.password_changed_at
                  FROM users u
                  LEFT JOIN LATERAL (
                      SELECT access_key, secret_key FROM keypairs
@@ -103,6 +106,7 @@ impl Transaction {
             password_hash: row.get(1),
             status: row.get(2),
             role: row.get(3),
+            password_changed_at: row.get(6),
             keypair: row
                 .get::<_, Option<String>>(4)
                 .zip(row.get::<_, Option<String>>(5))

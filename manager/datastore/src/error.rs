@@ -69,6 +69,28 @@ impl DatastoreError {
         )
     }
 
+    /// What is wrong with the values, if PostgreSQL refused to store them.
+    pub fn refused_values(&self) -> Option<String> {
+        match self {
+            Self::Conflict { .. } | Self::Reference { .. } | Self::Invalid(_) => {
+                Some(self.to_string())
+            }
+            Self::Query(error) => {
+                let db = error.as_db_error()?;
+                let refused = matches!(
+                    *db.code(),
+                    SqlState::STRING_DATA_RIGHT_TRUNCATION
+                        | SqlState::NUMERIC_VALUE_OUT_OF_RANGE
+                        | SqlState::CHECK_VIOLATION
+                        | SqlState::NOT_NULL_VIOLATION
+                        | SqlState::CHARACTER_NOT_IN_REPERTOIRE
+                );
+                refused.then(|| db.message().to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// True when PostgreSQL was not there (any more).
     pub fn is_unavailable(&self) -> bool {
         match self {

@@ -9,12 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backendai_types::{ResourceLimits, ResourceSlots};
+use backendai_types::ResourceSlots;
 use serde_json::{Map, Value};
 
 use crate::error::DatastoreError;
 use crate::image::{read_resources, resources_json};
 use crate::password;
+use crate::policy::{Caps, parse_host_permissions};
 use crate::tx::{AsDatastoreError, Datastore, Transaction};
 
 /// The tables that files may fill, each after those its rows refer to.
@@ -79,6 +80,18 @@ pub enum FixtureError {
         /// Why.
         message: String,
     },
+    /// A row has a value that PostgreSQL cannot read.
+    #[error("{place}: {message}")]
+    Value {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        row: Box<Map<String, Value>>,
+        /// Table, number and name of the row.
+        place: String,
+        /// Why.
+        message: String,
+    },
     /// The database failed.
     #[error(transparent)]
     Datastore(#[from] DatastoreError),
@@ -119,12 +132,43 @@ impl Datastore {
             .await
             .map_err(|error| FixtureError::Format(format!("reading the file failed: {error}")))??;
         let fixture = Arc::new(fixture);
-        self.run_tx("populate", |tx| {
-            let fixture = Arc::clone(&fixture);
-            async move { fixture.load(&tx).await }
-        })
-        .await
-        .map_err(at_commit)
+        let loaded = self
+            .run_tx("populate", |tx| {
+                let fixture = Arc::clone(&fixture);
+                async move { fixture.load(&tx).await }
+            })
+            .await;
+        match loaded {
+            Err(FixtureError::Value { table, row, place, message }) => {
+                // PostgreSQL says what is wrong with a value, and not of which column it is.
+                let message = match self.misfit(table, &row).await? {
+                    Some(column) => format!("{column}: {message}"),
+                    None => message,
+                };
+                Err(FixtureError::Row { place, message })
+            }
+            other => other.map_err(at_commit),
+        }
+    }
+
+    /// The column of a row whose value PostgreSQL cannot read. All names must be known ones.
+    async fn misfit(
+        &self,
+        table: &str,
+        row: &Map<String, Value>,
+    ) -> Result<Option<String>, DatastoreError> {
+        let tx = self.autocommit().await?;
+        for (column, value) in row {
+            let alone = Value::Object(Map::from_iter([(column.clone(), value.clone())]));
+            let sql = format!(
+                "-- fixture_misfit\n\
+                 SELECT \"{column}\" FROM jsonb_populate_record(NULL::\"{table}\", $1)"
+            );
+            if tx.query(&sql, &[&alone]).await.is_err_and(|error| is_misfit(&error)) {
+                return Ok(Some(column.clone()));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -200,6 +244,10 @@ impl Fixture {
                 let written = match tx.execute(&sql, &[&value]).await {
                     Ok(written) => written as usize,
                     Err(error) => match catalog.explain(&error) {
+                        Some(message) if is_misfit(&error) => {
+                            let (row, place) = (Box::new(row.clone()), place(table, index, row));
+                            return Err(FixtureError::Value { table, row, place, message });
+                        }
                         Some(message) => return Err(at_row(message)),
                         None => return Err(error.into()),
                     },
@@ -216,7 +264,7 @@ impl Fixture {
 }
 
 /// `users row 2 (email=…)`.
-fn place(table: &str, index: usize, row: &Map<String, Value>) -> String {
+pub(crate) fn place(table: &str, index: usize, row: &Map<String, Value>) -> String {
     let name = NAMING_COLUMNS.iter().find_map(|column| Some((column, row.get(*column)?.as_str()?)));
     match name {
         Some((column, name)) => format!("{table} row {} ({column}={name})", index + 1),
@@ -225,7 +273,7 @@ fn place(table: &str, index: usize, row: &Map<String, Value>) -> String {
 }
 
 /// Brings values into the form in which they are stored.
-fn convert(table: &str, row: &mut Map<String, Value>) -> Result<(), String> {
+pub(crate) fn convert(table: &str, row: &mut Map<String, Value>) -> Result<(), String> {
     for (_, column) in IGNORED_COLUMNS.iter().filter(|(of, _)| *of == table) {
         row.remove(*column);
     }
@@ -243,13 +291,8 @@ fn convert(table: &str, row: &mut Map<String, Value>) -> Result<(), String> {
                 *value = serde_json::to_value(slots).map_err(|error| error.to_string())?;
             }
             (_, "total_resource_slots") => {
-                let limits = ResourceLimits::from_json(value, true)
-                    .map_err(|error| format!("total_resource_slots: {error}"))?;
-                let shown = limits.named.into_iter().map(|(slot, cap)| {
-                    let cap = cap.map_or("Infinity".into(), |cap| cap.normalize().to_string());
-                    (slot.0, Value::from(cap))
-                });
-                *value = shown.collect();
+                *value =
+                    Caps::parse(value).map_err(|why| format!("total_resource_slots: {why}"))?.0;
             }
             ("images", "resources") => {
                 let object = value.as_object().ok_or("resources: must be an object")?;
@@ -257,14 +300,8 @@ fn convert(table: &str, row: &mut Map<String, Value>) -> Result<(), String> {
                 *value = resources_json(&ranges);
             }
             (_, "allowed_vfolder_hosts") => {
-                let lists = value.as_object().is_some_and(|hosts| {
-                    hosts.values().all(|list| {
-                        list.as_array().is_some_and(|list| list.iter().all(Value::is_string))
-                    })
-                });
-                if !lists {
-                    return Err(format!("{column}: must be {{\"host\": [\"permission\", …]}}"));
-                }
+                *value = parse_host_permissions(value.take())
+                    .map_err(|why| format!("allowed_vfolder_hosts: {why}"))?;
             }
             _ => {}
         }
@@ -273,7 +310,7 @@ fn convert(table: &str, row: &mut Map<String, Value>) -> Result<(), String> {
 }
 
 /// What the database says of itself.
-struct Catalog {
+pub(crate) struct Catalog {
     tables: BTreeMap<String, Table>,
     /// Text of the check constraints by name.
     checks: BTreeMap<String, String>,
@@ -286,7 +323,7 @@ struct Table {
 }
 
 impl Catalog {
-    async fn read(tx: &Transaction) -> Result<Self, DatastoreError> {
+    pub(crate) async fn read(tx: &Transaction) -> Result<Self, DatastoreError> {
         let names = TABLES.map(str::to_owned).to_vec();
         let mut tables = BTreeMap::<String, Table>::new();
         let columns = "-- fixture_columns
@@ -317,8 +354,18 @@ impl Catalog {
         Ok(Self { tables, checks })
     }
 
+    /// Whether a table has a row's columns.
+    pub(crate) fn check(&self, table: &str, row: &Map<String, Value>) -> Result<(), String> {
+        self.tables[table].check(row)
+    }
+
+    /// Adds a row to a table, unless one of its unique values is taken.
+    pub(crate) fn insert(&self, table: &str, row: &Map<String, Value>) -> String {
+        self.tables[table].insert(table, row)
+    }
+
     /// Why the database did not take a row; `None` if it was not the row's fault.
-    fn explain(&self, error: &DatastoreError) -> Option<String> {
+    pub(crate) fn explain(&self, error: &DatastoreError) -> Option<String> {
         let source = match error {
             DatastoreError::Conflict { source, .. } | DatastoreError::Reference { source, .. } => {
                 source
@@ -335,6 +382,13 @@ impl Catalog {
         }
         Some(message)
     }
+}
+
+/// True when a value is not one of its column's type, or too long or too large for it.
+fn is_misfit(error: &DatastoreError) -> bool {
+    let DatastoreError::Query(source) = error else { return false };
+    // Class 22 is "data exception".
+    source.code().is_some_and(|code| code.code().starts_with("22"))
 }
 
 /// The error of a reference that is checked at the end.

@@ -45,6 +45,8 @@ pub struct NewImage {
     pub labels: BTreeMap<String, String>,
     /// Limits by slot.
     pub resources: BTreeMap<SlotName, SlotRange>,
+    /// True for images that only an engine has and no registry.
+    pub is_local: bool,
 }
 
 /// An image of one architecture, as stored.
@@ -128,13 +130,13 @@ impl Transaction {
                      WHERE name = $1 AND architecture = $5
                  ), new AS (
                      INSERT INTO images (name, registry, image, tag, architecture, config_digest,
-                                         size_bytes, accelerators, labels, resources)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                                         size_bytes, accelerators, labels, resources, is_local)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
                      ON CONFLICT (name, architecture) DO UPDATE SET
                          registry = excluded.registry, image = excluded.image,
                          tag = excluded.tag, config_digest = excluded.config_digest,
                          size_bytes = excluded.size_bytes, accelerators = excluded.accelerators,
-                         labels = excluded.labels, is_local = false,
+                         labels = excluded.labels, is_local = excluded.is_local,
                          resources = CASE
                              WHEN images.config_digest = excluded.config_digest
                              THEN excluded.resources || images.resources
@@ -155,6 +157,7 @@ impl Transaction {
                     &image.accelerators,
                     &labels,
                     &resources,
+                    &image.is_local,
                 ],
             )
             .await?;
@@ -164,6 +167,21 @@ impl Transaction {
             (false, true) => Upserted::Same,
             (false, false) => Upserted::Changed,
         })
+    }
+
+    /// True if an image of a registry has this configuration.
+    ///
+    /// # Errors
+    /// PostgreSQL is not available.
+    pub async fn image_is_remote(&self, config_digest: &str) -> Result<bool> {
+        let row = self
+            .query_opt(
+                "-- image_is_remote
+                SELECT 1 FROM images WHERE config_digest = $1 AND NOT is_local LIMIT 1",
+                &[&config_digest],
+            )
+            .await?;
+        Ok(row.is_some())
     }
 
     /// The images of a canonical name, one per architecture.

@@ -11,6 +11,44 @@ use crate::error::Result;
 use crate::row;
 use crate::tx::Transaction;
 
+/// Caps by slot in the form in which they are stored: amounts in base units, as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps(pub(crate) Value);
+
+impl Caps {
+    /// Reads caps as people write them: `{"cpu": 4, "mem": "1g", "cuda.shares": "Infinity"}`.
+    ///
+    /// # Errors
+    /// Not an object, or a value is neither an amount nor `Infinity`; in words.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        if !value.is_object() {
+            return Err("must be an object of amounts by slot".into());
+        }
+        let limits = ResourceLimits::from_json(value, true).map_err(|error| error.to_string())?;
+        let shown = limits.named.into_iter().map(|(slot, cap)| {
+            let cap = cap.map_or("Infinity".into(), |cap| cap.normalize().to_string());
+            (slot.0, Value::from(cap))
+        });
+        Ok(Self(shown.collect()))
+    }
+}
+
+/// Permissions by host, `{"host": ["permission", …]}`, as they are stored.
+///
+/// # Errors
+/// The value has another shape; in words.
+pub fn parse_host_permissions(value: Value) -> Result<Value, String> {
+    let lists = value.as_object().is_some_and(|hosts| {
+        hosts
+            .values()
+            .all(|list| list.as_array().is_some_and(|list| list.iter().all(Value::is_string)))
+    });
+    match lists {
+        true => Ok(value),
+        false => Err("must be {\"host\": [\"permission\", …]}".into()),
+    }
+}
+
 /// What a keypair may have at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeypairLimits {

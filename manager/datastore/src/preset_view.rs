@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backendai_types::{AgentId, ResourceSlots, UserId};
+use backendai_types::{AgentId, ResourceSlots, SessionId, UserId};
 use tokio_postgres::Row;
 
 use crate::error::Result;
@@ -102,6 +102,22 @@ impl Transaction {
         rows.iter()
             .map(|row| Ok((row.try_get("scaling_group")?, row::slots(row, "slots")?)))
             .collect()
+    }
+
+    /// Sessions that have not ended, the oldest first.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn sessions_unfinished(&self) -> Result<Vec<SessionId>> {
+        let rows = self
+            .query(
+                "-- sessions_unfinished
+                SELECT id FROM sessions WHERE status NOT IN ('TERMINATED', 'CANCELLED')
+                ORDER BY created_at",
+                &[],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(SessionId(row.try_get("id")?))).collect()
     }
 
     /// Sessions that have been scheduled and are not gone.

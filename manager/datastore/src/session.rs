@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::row;
 use crate::tx::Transaction;
+use crate::vfolder_mount::VfolderMount;
 
 /// A session, as stored.
 #[derive(Clone, Debug)]
@@ -130,6 +131,8 @@ pub struct NewSession {
     pub starts_at: Option<DateTime<Utc>>,
     /// Sessions that must succeed first.
     pub dependencies: Vec<SessionId>,
+    /// Folders it sees; noted by [`Transaction::session_vfolders_insert`].
+    pub vfolder_mounts: Vec<VfolderMount>,
     /// Its kernels, the main one first.
     pub kernels: Vec<NewKernel>,
 }

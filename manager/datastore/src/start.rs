@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::kernel::{AgentAddr, ports};
 use crate::row;
 use crate::tx::Transaction;
+use crate::vfolder_mount::VfolderMount;
 
 /// A session whose kernels are to be created.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct StartingSession {
     pub bootstrap_script: Option<String>,
     /// Command of a batch session.
     pub startup_command: Option<String>,
+    /// Folders it sees.
+    pub vfolder_mounts: Vec<VfolderMount>,
     /// Files of the domain, the group and the keypair, in this order; a path may repeat.
     pub dotfiles: Vec<Dotfile>,
     /// The owner's ssh keys, public and private.
@@ -122,7 +125,7 @@ impl Transaction {
                 "-- sessions_starting
                 SELECT s.id, s.name, s.session_type, s.cluster_mode, s.status AS session_status,
                        s.access_key, s.environ, s.bootstrap_script, s.startup_command,
-                       s.cluster_ssh_keypair,
+                       s.cluster_ssh_keypair, s.vfolder_mounts,
                        p.ssh_public_key, p.ssh_private_key, p.dotfiles AS keypair_dotfiles,
                        d.dotfiles AS domain_dotfiles, g.dotfiles AS group_dotfiles,
                        i.name AS image, i.architecture AS image_architecture,
@@ -175,6 +178,7 @@ impl StartingSession {
             environ: row::json(row, "environ")?,
             bootstrap_script: row.try_get("bootstrap_script")?,
             startup_command: row.try_get("startup_command")?,
+            vfolder_mounts: row::json(row, "vfolder_mounts")?,
             dotfiles: dotfile::of_session(row)?,
             ssh_keypair: public.zip(private),
             cluster_ssh_keypair: half("public_key").zip(half("private_key")),

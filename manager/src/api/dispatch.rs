@@ -15,16 +15,18 @@ use warp::http::{Method, StatusCode};
 use warp::reply::Response;
 
 use super::ApiState;
+use super::audit::Watched;
 use super::auth::{self, RequestHead};
 use super::call::{BodyStream, Call, Caller};
 use super::problem::Problem;
 use super::ratelimit::{self, Verdict};
+use super::rest::vfolder_transfer;
 use super::routes::{Body, Guard, Level, Lookup, Route};
 use super::serve::Peer;
 use super::version::{self, ApiVersion};
+use crate::app::manager_status::{self, Work};
 use crate::context::{RequestContext, Role};
 use crate::metrics;
-use crate::shared_config::ManagerStatus;
 
 /// Largest body that is read into memory.
 const MAX_BODY: usize = 1 << 20;
@@ -110,6 +112,9 @@ async fn steps(
     request_id: String,
     found: &mut Option<&'static str>,
 ) -> Result<Response, Problem> {
+    if vfolder_transfer::is_upload_preflight(&request.method, &request.path) {
+        return Ok(vfolder_transfer::tus(Response::default(), None));
+    }
     if request.method == Method::OPTIONS {
         return preflight(&state, &request);
     }
@@ -120,6 +125,29 @@ async fn steps(
         Level::Public => None,
         _ => identify(&state, &request, version, &request_id).await?,
     };
+    let mut watched = Watched::new(route, request.method.as_str(), &path);
+    let (app, peer) = (Arc::clone(&state.app), request.peer.map(|peer| peer.0.ip()));
+    let context = caller.as_ref().map(|caller| Arc::clone(&caller.context));
+    let answered = {
+        let request_id = request_id.clone();
+        carry_out(state, route, request, request_id, caller, path, &mut watched).await
+    };
+    if let Some(watched) = watched {
+        watched.record(&app, &request_id, context.as_deref(), peer, &answered).await;
+    }
+    answered
+}
+
+/// What follows once the route and the caller are known.
+async fn carry_out(
+    state: Arc<ApiState>,
+    route: &'static Route,
+    request: Incoming,
+    request_id: String,
+    caller: Option<Caller>,
+    path: Vec<String>,
+    watched: &mut Option<Watched>,
+) -> Result<Response, Problem> {
     let remaining = count(&state, caller.as_ref()).await?;
     check_status(&state, route.guard).await?;
     check_level(route.level, caller.as_ref())?;
@@ -131,6 +159,9 @@ async fn steps(
         }
         Body::Streamed => (Bytes::new(), Some(request.body)),
     };
+    if let Some(watched) = watched {
+        watched.note_body(&body);
+    }
     let limit = caller.as_ref().map_or(ANONYMOUS_LIMIT, |caller| caller.credential.rate_limit);
     let call = Call {
         app: Arc::clone(&state.app),
@@ -207,15 +238,12 @@ async fn count(state: &ApiState, caller: Option<&Caller>) -> Result<u64, Problem
 }
 
 async fn check_status(state: &ApiState, guard: Guard) -> Result<(), Problem> {
-    if guard == Guard::Any {
-        return Ok(());
-    }
-    let status = state.app.shared.manager_status().await.map_err(crate::app::Error::from)?;
-    match (guard, status) {
-        (_, ManagerStatus::Running) | (Guard::Read, ManagerStatus::Frozen) => Ok(()),
-        (_, ManagerStatus::Frozen) => Err(crate::app::Error::Frozen.into()),
-        (_, ManagerStatus::Preparing | ManagerStatus::Terminated) => Err(Problem::not_ready()),
-    }
+    let work = match guard {
+        Guard::Any => return Ok(()),
+        Guard::All => Work::Change,
+        Guard::Read => Work::Read,
+    };
+    Ok(manager_status::admit(&state.app, work).await?)
 }
 
 fn check_level(level: Level, caller: Option<&Caller>) -> Result<(), Problem> {

@@ -8,6 +8,7 @@
 //!
 //! Failures become problem documents in [`problem`], and nowhere else.
 
+mod audit;
 pub mod auth;
 pub mod call;
 mod dispatch;
@@ -16,6 +17,7 @@ mod events;
 mod golden;
 pub mod graphql;
 mod multipart;
+pub mod openapi;
 mod params;
 pub mod problem;
 mod ratelimit;

@@ -59,10 +59,12 @@ kinds! {
     INSUFFICIENT_PRIVILEGE = FORBIDDEN, "insufficient-privilege", "Insufficient privilege.";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed", "HTTP Method Not Allowed.";
     INTERNAL = INTERNAL_SERVER_ERROR, "internal-server-error", "Internal server error.";
+    MISCONFIGURED = INTERNAL_SERVER_ERROR, "server-misconfigured", "Service misconfigured.";
     // The product spells it this way, and clients show it.
     UNAVAILABLE = SERVICE_UNAVAILABLE, "service-unavailable", "Serivce unavailable.";
     INVALID_AUTH = BAD_REQUEST, "invalid-auth-params", "Missing or invalid authorization parameters.";
     AUTH_FAILED = UNAUTHORIZED, "auth-failed", "Credential/signature mismatch.";
+    PASSWORD_EXPIRED = UNAUTHORIZED, "password-expired", "Password has expired.";
     INVALID_PARAMS = BAD_REQUEST, "invalid-api-params", "Missing or invalid API parameters.";
     GRAPHQL = BAD_REQUEST, "graphql-error", "GraphQL-generated error.";
     TOO_MANY_SESSIONS = NOT_FOUND, "too-many-sessions-matched", "Too many sessions matched.";
@@ -70,6 +72,17 @@ kinds! {
         "The session already exists but you requested not to reuse existing one.";
     DOTFILE_EXISTS = BAD_REQUEST, "generic-bad-request", "Dotfile already exists.";
     DOTFILE_REFUSED = BAD_REQUEST, "generic-bad-request", "Dotfile creation has failed.";
+    VFOLDER_EXISTS = BAD_REQUEST, "vfolder-already-exists",
+        "The virtual folder already exists with the same name.";
+    TOO_MANY_VFOLDERS = NOT_FOUND, "too-many-vfolders", "There are two or more matching vfolders.";
+    VFOLDER_CREATION = BAD_REQUEST, "vfolder-creation-failed", "Virtual folder creation has failed.";
+    VFOLDER_OPERATION = BAD_REQUEST, "vfolder-operation-failed", "Virtual folder operation has failed.";
+    VFOLDER_STATUS = BAD_REQUEST, "vfolder-filter-status-failed",
+        "Virtual folder status filtering has failed.";
+    NO_UPLOAD = NOT_FOUND, "storage/no-such-upload-session", "No such upload session";
+    NO_FILE = NOT_FOUND, "storage/file-not-found", "File not found";
+    TRANSFER = BAD_REQUEST, "storage/invalid-api-params", "Invalid API parameters";
+    UPLOAD_CONFLICT = CONFLICT, "storage/upload-conflict", "The upload goes on elsewhere";
     QUOTA_EXCEEDED = PRECONDITION_FAILED, "quota-exceeded", "You have reached your resource limit.";
     RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limit-exceeded", "You have reached your API query rate limit.";
     FROZEN = SERVICE_UNAVAILABLE, "server-frozen",
@@ -136,6 +149,11 @@ impl Problem {
         Self::of(AUTH_FAILED).msg(msg)
     }
 
+    /// The password is right, and older than the site allows.
+    pub fn password_expired() -> Self {
+        Self::of(PASSWORD_EXPIRED)
+    }
+
     /// The route needs a (higher) caller.
     pub fn unauthorized() -> Self {
         Self::auth_failed("Unauthorized access")
@@ -159,11 +177,6 @@ impl Problem {
     /// The legacy GraphQL endpoint's errors.
     pub fn graphql(errors: Value) -> Self {
         Self::of(GRAPHQL).data(errors)
-    }
-
-    /// The manager is preparing or terminating.
-    pub fn not_ready() -> Self {
-        Self::of(UNAVAILABLE)
     }
 
     /// The status.
@@ -247,6 +260,7 @@ impl From<app::Error> for Problem {
             Error::SessionExists { existing } => {
                 Self::of(SESSION_EXISTS).data(json!({ "existingSessionId": existing }))
             }
+            Error::Vfolder(error) => vfolder(error),
             Error::DotfileExists => Self::of(DOTFILE_EXISTS),
             Error::DotfileRefused(message) => Self::of(DOTFILE_REFUSED).msg(message),
             Error::TooManySessions { matches } => {
@@ -256,6 +270,13 @@ impl From<app::Error> for Problem {
             Error::InsufficientPrivilege(message) => Self::of(INSUFFICIENT_PRIVILEGE).msg(message),
             Error::QuotaExceeded(message) => Self::of(QUOTA_EXCEEDED).msg(message),
             Error::Frozen => Self::of(FROZEN),
+            Error::NotReady => Self::of(UNAVAILABLE),
+            Error::ProxyMisconfigured { address, source } => {
+                let mut problem = Self::of(MISCONFIGURED);
+                problem.0.cause =
+                    Some(format!("ask the app proxy at {address}: {}", chain(&*source)));
+                problem
+            }
             Error::Unavailable { service, source } => {
                 let mut problem = Self::of(UNAVAILABLE).msg(format!("{service} is not available."));
                 problem.0.cause = Some(format!("{service} is not available: {}", chain(&*source)));
@@ -291,6 +312,26 @@ impl From<app::Error> for Problem {
 impl From<backendai_datastore::DatastoreError> for Problem {
     fn from(error: backendai_datastore::DatastoreError) -> Self {
         app::Error::from(error).into()
+    }
+}
+
+fn vfolder(error: app::error::VfolderError) -> Problem {
+    use app::error::VfolderError;
+    match error {
+        VfolderError::NotFound(name) => {
+            let mut problem = Problem::of(OBJECT_NOT_FOUND).data(Value::from(name));
+            problem.0.title = Some("No such virtual folder.".into());
+            problem
+        }
+        VfolderError::Exists(name) => Problem::of(VFOLDER_EXISTS).data(Value::from(name)),
+        VfolderError::Several => Problem::of(TOO_MANY_VFOLDERS),
+        VfolderError::CreationFailed(message) => Problem::of(VFOLDER_CREATION).msg(message),
+        VfolderError::OperationFailed(message) => Problem::of(VFOLDER_OPERATION).msg(message),
+        VfolderError::Status(message) => Problem::of(VFOLDER_STATUS).msg(message),
+        VfolderError::NoUpload => Problem::of(NO_UPLOAD),
+        VfolderError::NoFile => Problem::of(NO_FILE),
+        VfolderError::Transfer(message) => Problem::of(TRANSFER).msg(message),
+        VfolderError::UploadConflict(message) => Problem::of(UPLOAD_CONFLICT).msg(message),
     }
 }
 

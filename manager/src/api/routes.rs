@@ -13,8 +13,10 @@ use warp::reply::Response;
 use super::call::Call;
 use super::problem::Problem;
 use super::rest::{
-    auth, dotfile, error_log, manager, resource, service, session, session_commit, session_files,
-    session_history, session_logs, session_relations, ssh_keypair, template,
+    account, acl, auth, config, dotfile, error_log, manager, resource, scaling_group, service,
+    session, session_commit, session_files, session_history, session_logs, session_relations,
+    ssh_keypair, template, totp, usage, vfolder, vfolder_files, vfolder_sharing, vfolder_transfer,
+    watcher,
 };
 use super::{events, graphql, stream};
 
@@ -99,17 +101,32 @@ macro_rules! routes {
 
 routes! {
     GET "/", Public, Any => manager::version;
+    GET "/spec", Public, Any => manager::spec;
 
     GET "/manager/status", Public, Any => manager::status;
+    PUT "/manager/status", Superadmin, Any => manager::set_status;
     GET "/manager/announcement", Public, Any => manager::announcement;
+    POST "/manager/announcement", Superadmin, Any => manager::announce;
+    POST "/manager/scheduler/operation", Superadmin, Any => manager::scheduler_operation;
+    POST "/manager/scheduler/trigger", Superadmin, Any => manager::scheduler_trigger;
 
     GET | POST "/auth", User, Any => auth::test;
     GET | POST "/auth/test", User, Any => auth::test;
     POST "/auth/authorize", Public, Any => auth::authorize;
     GET "/auth/role", User, Any => auth::role;
+    POST "/auth/signup", Public, All => account::sign_up;
+    POST "/auth/signout", User, All => account::sign_out;
+    POST "/auth/update-password", User, All => account::update_password;
+    POST "/auth/update-password-no-auth", Public, All => account::update_expired_password;
+    POST "/auth/update-full-name", User, All => account::update_full_name;
     GET "/auth/ssh-keypair", User, Any => ssh_keypair::show;
     PATCH "/auth/ssh-keypair", User, All => ssh_keypair::generate;
     POST "/auth/ssh-keypair", User, All => ssh_keypair::upload;
+
+    GET "/totp", User, Any => totp::version;
+    POST "/totp", User, All => totp::begin;
+    POST "/totp/verify", User, All => totp::activate;
+    DELETE "/totp", User, All => totp::remove;
 
     POST "/session", User, All => session::create;
     POST "/session/_/create", User, All => session::create;
@@ -180,9 +197,75 @@ routes! {
     PATCH "/domain-config/dotfiles", Admin, Read => dotfile::update_of_domain;
     DELETE "/domain-config/dotfiles", Admin, Read => dotfile::delete_of_domain;
 
-    GET "/config/resource-slots", Public, Any => resource::slots;
+    GET "/config/resource-slots", Public, Any => config::slots;
+    GET "/config/resource-slots/details", Public, Any => config::slot_details;
+    GET "/config/vfolder-types", Public, Any => config::vfolder_types;
+    GET "/config/docker-registries", Superadmin, Any => config::docker_registries;
+    POST "/config/get", Superadmin, Any => config::get;
+    POST "/config/set", Superadmin, Any => config::set;
+    POST "/config/delete", Superadmin, Any => config::delete;
+
+    POST "/folders", User, All => vfolder::create;
+    GET "/folders", User, Read => vfolder::list;
+    DELETE "/folders", Superadmin, All => vfolder::delete_by_id;
+    GET "/folders/_/hosts", User, Read => vfolder::hosts;
+    GET "/folders/_/all-hosts", Superadmin, Read => vfolder::all_hosts;
+    GET "/folders/_/all_hosts", Superadmin, Read => vfolder::all_hosts;
+    GET "/folders/_/allowed-types", User, Read => vfolder::allowed_types;
+    GET "/folders/_/allowed_types", User, Read => vfolder::allowed_types;
+    GET "/folders/_/audit", Superadmin, Read => vfolder::audit;
+    GET "/folders/_/trash", User, Read => vfolder::trash;
+    POST "/folders/restore-from-trash-bin", User, All => vfolder::restore;
+    POST "/folders/delete-from-trash-bin", User, All => vfolder::purge;
+    GET "/folders/_/shared", User, Read => vfolder_sharing::shared;
+    POST "/folders/_/shared", User, All => vfolder_sharing::update_shared;
+    POST "/folders/_/change-ownership", Superadmin, All => vfolder_sharing::change_owner;
+    GET "/folders/invitations/list", User, Read => vfolder_sharing::received;
+    GET "/folders/invitations/list-sent", User, Read => vfolder_sharing::sent;
+    GET "/folders/invitations/list_sent", User, Read => vfolder_sharing::sent;
+    POST "/folders/invitations/update/{inv_id}", User, All => vfolder_sharing::update_invitation;
+    POST "/folders/invitations/accept", User, All => vfolder_sharing::accept;
+    DELETE "/folders/invitations/delete", User, All => vfolder_sharing::decline;
+    GET "/folders/{name}", User, Read => vfolder::info;
+    DELETE "/folders/{name}", User, All => vfolder::delete;
+    POST "/folders/{name}/rename", User, All => vfolder::rename;
+    POST "/folders/{name}/update-options", User, All => vfolder::update_options;
+    GET "/folders/{name}/files", User, Read => vfolder_files::list;
+    POST "/folders/{name}/mkdir", User, Read => vfolder_files::make_directory;
+    POST "/folders/{name}/rename-file", User, Read => vfolder_files::rename;
+    POST "/folders/{name}/rename_file", User, Read => vfolder_files::rename;
+    POST "/folders/{name}/move-file", User, Read => vfolder_files::move_file;
+    DELETE "/folders/{name}/delete-files", User, Read => vfolder_files::remove;
+    DELETE "/folders/{name}/delete_files", User, Read => vfolder_files::remove;
+
+    POST "/folders/{name}/request-upload", User, Read => vfolder_transfer::request_upload;
+    POST "/folders/{name}/request-download", User, Read => vfolder_transfer::request_download;
+    POST "/folders/{name}/invite", User, All => vfolder_sharing::invite;
+    POST "/folders/{name}/leave", User, All => vfolder_sharing::leave;
+    POST "/folders/{name}/share", Admin, All => vfolder_sharing::share;
+    DELETE "/folders/{name}/unshare", Admin, All => vfolder_sharing::unshare;
+    POST "/folders/{name}/clone", User, All => vfolder_sharing::clone_folder;
+    GET "/storage/upload", Public, Read => vfolder_transfer::upload_state;
+    PATCH "/storage/upload", Public, Read, Streamed => vfolder_transfer::upload;
+    GET "/storage/download", Public, Read => vfolder_transfer::download;
+
     GET "/resource/presets", User, Any => resource::presets;
     POST "/resource/check-presets", User, Read => resource::check_presets;
+    GET "/resource/container-registries", Superadmin, Any => resource::container_registries;
+    POST "/resource/recalculate-usage", Superadmin, Read => resource::recalculate_usage;
+    GET "/resource/usage/month", Superadmin, Read => usage::month;
+    GET "/resource/usage/period", Superadmin, Read => usage::period;
+    GET "/resource/stats/user/month", User, Read => usage::user_month;
+    GET "/resource/stats/admin/month", Superadmin, Read => usage::admin_month;
+    GET "/resource/watcher", Superadmin, Read => watcher::status;
+    POST "/resource/watcher/agent/start", Superadmin, Read => watcher::start;
+    POST "/resource/watcher/agent/stop", Superadmin, Read => watcher::stop;
+    POST "/resource/watcher/agent/restart", Superadmin, Read => watcher::restart;
+
+    GET "/scaling-groups", User, Read => scaling_group::list;
+    GET "/scaling-groups/{name}/wsproxy-version", User, Read => scaling_group::proxy_version;
+
+    GET "/acl", User, All => acl::permissions;
 
     POST "/admin/gql", User, Any => graphql::query;
     POST "/admin/graphql", User, Any => graphql::legacy_query;
@@ -348,10 +431,19 @@ mod tests {
             public,
             [
                 "/",
+                "/spec",
                 "/manager/status",
                 "/manager/announcement",
                 "/auth/authorize",
-                "/config/resource-slots"
+                "/auth/signup",
+                "/auth/update-password-no-auth",
+                "/config/resource-slots",
+                "/config/resource-slots/details",
+                "/config/vfolder-types",
+                // These want a token that the signed routes give.
+                "/storage/upload",
+                "/storage/upload",
+                "/storage/download"
             ]
         );
     }

@@ -3,6 +3,7 @@
 
 use backendai_datastore::{AsDatastoreError, DatastoreError};
 use backendai_rpc::call::CallError;
+use backendai_storage::StorageError;
 use serde_json::Value;
 
 /// Result of a business rule.
@@ -42,6 +43,9 @@ pub enum Error {
     /// A limit on dotfiles or scripts is reached.
     #[error("dotfile refused: {0}")]
     DotfileRefused(String),
+    /// Something about folders.
+    #[error(transparent)]
+    Vfolder(#[from] VfolderError),
     /// Several sessions match.
     #[error("several sessions match")]
     TooManySessions {
@@ -60,6 +64,18 @@ pub enum Error {
     /// The manager accepts no changes now.
     #[error("the manager is frozen")]
     Frozen,
+    /// The managers start or stop.
+    #[error("the manager is not ready")]
+    NotReady,
+    /// A scaling group's app proxy is not what it should be.
+    #[error("ask the app proxy at {address}")]
+    ProxyMisconfigured {
+        /// Where it should be.
+        address: String,
+        /// Why it is not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A server the manager needs does not answer.
     #[error("{service} is not available")]
     Unavailable {
@@ -96,6 +112,41 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// What can be wrong with folders.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VfolderError {
+    /// There is no folder of this name that the caller may use like this.
+    #[error("no such virtual folder: {0}")]
+    NotFound(String),
+    /// There is one of this name.
+    #[error("the folder {0} exists already")]
+    Exists(String),
+    /// More than one has this name.
+    #[error("several folders match")]
+    Several,
+    /// It could not be made.
+    #[error("the folder cannot be made: {0}")]
+    CreationFailed(String),
+    /// Something could not be done with it.
+    #[error("{0}")]
+    OperationFailed(String),
+    /// Its status does not admit it.
+    #[error("{0}")]
+    Status(String),
+    /// There is no such upload, or not any more.
+    #[error("no such upload")]
+    NoUpload,
+    /// There is no such file to download.
+    #[error("no such file")]
+    NoFile,
+    /// A transfer makes no sense, or its token is not good.
+    #[error("{0}")]
+    Transfer(String),
+    /// An upload goes on elsewhere than the client believes.
+    #[error("{0}")]
+    UploadConflict(String),
 }
 
 /// What was asked of an agent; the API has a problem type for each.
@@ -162,6 +213,19 @@ impl From<DatastoreError> for Error {
 impl From<backendai_service::etcd::EtcdError> for Error {
     fn from(error: backendai_service::etcd::EtcdError) -> Self {
         Self::Unavailable { service: "etcd", source: Box::new(error) }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::System { ref path, errno } => Self::InvalidParams {
+                message: backendai_storage::message(errno),
+                data: Some(serde_json::json!({ "errno": errno, "paths": [path] })),
+            },
+            StorageError::Broken(_) => Self::internal("use a volume", error),
+            error => Self::invalid(error.to_string()),
+        }
     }
 }
 

@@ -1,18 +1,9 @@
 //! Keys for a password.
 
-use std::sync::LazyLock;
-
-use backendai_datastore::password;
 use backendai_types::AccessKey;
-use tokio::sync::Semaphore;
+use chrono::Utc;
 
-use super::{Error, Result, SharedApp};
-
-/// Checks of passwords at once. Each takes a core for a good part of a second, by design;
-/// more would starve everything else.
-static CHECKS: Semaphore = Semaphore::const_new(2);
-/// What passwords of unknown users are checked against, so that the answer takes as long.
-static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| password::hash("nobody").ok());
+use super::{Result, SharedApp, account, password, totp};
 
 /// Somebody who knew the password.
 #[derive(Clone)]
@@ -39,9 +30,18 @@ pub enum Refusal {
     /// The user has no active keypair.
     #[error("No API keypairs found.")]
     NoKeypair,
+    /// The password is older than the site allows.
+    #[error("The password has expired: change it with `update-password-no-auth`.")]
+    Expired,
+    /// The account has a second factor, and no code came.
+    #[error("OTP not provided")]
+    NoCode,
+    /// The code is not one of the account's.
+    #[error("Invalid TOTP code provided.")]
+    WrongCode,
 }
 
-/// Checks the password of a user.
+/// Checks the password of a user, and the code of those who have a second factor.
 ///
 /// # Errors
 /// PostgreSQL is not available, or the stored hash cannot be read.
@@ -50,12 +50,12 @@ pub async fn with_password(
     domain: &str,
     email: &str,
     password: String,
+    code: Option<&str>,
 ) -> Result<Result<Login, Refusal>> {
     let found = app.datastore.autocommit().await?.login(domain, email).await?;
     let hash = found.as_ref().and_then(|user| user.password_hash.clone());
-    let has_password = hash.is_some();
-    let matches = check(password, hash).await?;
-    let Some(user) = found.filter(|_| has_password && matches) else {
+    let matches = password::check(password, hash).await?;
+    let Some(user) = found.filter(|_| matches) else {
         return Ok(Err(Refusal::Mismatch));
     };
     match user.status.as_str() {
@@ -66,18 +66,19 @@ pub async fn with_password(
     let Some((access_key, secret_key)) = user.keypair else {
         return Ok(Err(Refusal::NoKeypair));
     };
+    let age = Utc::now() - user.password_changed_at;
+    if account::max_password_age(app).await?.is_some_and(|most| age > most) {
+        return Ok(Err(Refusal::Expired));
+    }
+    let factor = app.datastore.autocommit().await?.totp_of(user.user_id).await?;
+    if let Some(key) = factor.key.filter(|_| factor.is_active) {
+        match code.map(str::trim).filter(|code| !code.is_empty()) {
+            None => return Ok(Err(Refusal::NoCode)),
+            Some(code) if !totp::verify(&key, code, Utc::now()) => {
+                return Ok(Err(Refusal::WrongCode));
+            }
+            Some(_) => {}
+        }
+    }
     Ok(Ok(Login { access_key, secret_key, role: user.role, status: user.status }))
-}
-
-async fn check(password: String, hash: Option<String>) -> Result<bool> {
-    let _turn =
-        CHECKS.acquire().await.map_err(|error| Error::internal("wait for a turn", error))?;
-    let work = move || match hash.or_else(|| NOBODY.clone()) {
-        Some(hash) => password::verify(&password, &hash),
-        None => Ok(false),
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::internal("check a password", error))?
-        .map_err(|error| Error::internal("check a password", error))
 }

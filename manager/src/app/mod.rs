@@ -3,18 +3,36 @@
 //! Nothing here knows HTTP: functions take an [`App`] and a
 //! [`RequestContext`](crate::context::RequestContext), and return plain data or an [`Error`].
 
+pub mod account;
+pub mod agent;
+pub mod audit;
 pub mod background_task;
+pub mod config_key;
+pub mod container_registry;
+pub mod domain;
 pub mod dotfile;
 pub mod error;
 pub mod error_log;
+pub mod group;
 pub mod image;
+pub mod keypair;
 pub mod login;
 pub mod manager_status;
+pub mod network;
+pub mod password;
 pub mod preset;
+pub mod resource_policy;
+pub mod resource_slot;
+pub mod scaling_group;
 pub mod session;
 pub mod ssh_keypair;
 pub mod statistics;
 pub mod template;
+pub mod totp;
+pub mod usage;
+pub mod user;
+pub mod vfolder;
+pub mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +74,8 @@ pub struct App {
     pub feed: Feed,
     /// Runs work that outlives its request.
     pub background_tasks: BackgroundTasks,
+    /// Where folders lie.
+    pub volumes: vfolder::host::Volumes,
 }
 
 impl App {

@@ -14,6 +14,50 @@ use crate::context::RequestContext;
 /// Key below `config/` that lets users see what their group has left.
 const GROUP_VISIBILITY: &str = "api/resources/group_resource_visibility";
 
+/// Makes a preset; `shared_memory` is in bytes.
+///
+/// # Errors
+/// The name is empty or taken.
+pub async fn create(
+    app: &SharedApp,
+    name: &str,
+    slots: &ResourceSlots,
+    shared_memory: Option<i64>,
+) -> Result<PresetView> {
+    if name.trim().is_empty() {
+        return Err(Error::BadRequest("the name must not be empty".into()));
+    }
+    app.datastore.autocommit().await?.preset_insert(name, slots, shared_memory).await?;
+    Ok(PresetView { name: name.to_owned(), slots: slots.clone(), shared_memory })
+}
+
+/// Changes a preset; `None` leaves a value as it is.
+///
+/// # Errors
+/// There is none.
+pub async fn modify(
+    app: &SharedApp,
+    name: &str,
+    slots: Option<&ResourceSlots>,
+    shared_memory: Option<i64>,
+) -> Result<()> {
+    match app.datastore.autocommit().await?.preset_update(name, slots, shared_memory).await? {
+        true => Ok(()),
+        false => Err(Error::NotFound { object: "resource preset", message: None }),
+    }
+}
+
+/// Removes a preset.
+///
+/// # Errors
+/// There is none.
+pub async fn delete(app: &SharedApp, name: &str) -> Result<()> {
+    match app.datastore.autocommit().await?.preset_delete(name).await? {
+        true => Ok(()),
+        false => Err(Error::NotFound { object: "resource preset", message: None }),
+    }
+}
+
 /// For whom presets are checked.
 #[derive(Clone, Debug)]
 pub struct PresetQuery {

@@ -3,15 +3,17 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use etcd_client::{DeleteOptions, Txn, TxnOp};
+use etcd_client::{Txn, TxnOp};
 use serde_json::{Value, json};
 
-use backendai_service::etcd::{Etcd, Tree, quote, unquote};
+use backendai_service::etcd::{Etcd, quote, unquote};
 
 use super::Site;
-use super::output::{print_json, say};
+use super::image::{self, DeprecatedImageCommand};
+use super::output::{OutputFormat, print_json, say};
+use crate::app::config_key::{clean, delete_subtree, flatten, tree};
 
 /// Most operations etcd takes in one transaction unless configured otherwise.
 const MAX_TXN_OPS: usize = 128;
@@ -76,6 +78,25 @@ pub(super) enum EtcdCommand {
         /// The component.
         value: String,
     },
+    /// Set the scaling groups of a storage's sftp sessions.
+    SetStorageSftpScalingGroup {
+        /// Name of the storage proxy.
+        proxy: String,
+        /// Names with commas between them.
+        scaling_groups: String,
+        #[command(flatten)]
+        scope: ScopeOptions,
+    },
+    /// Remove the scaling groups of a storage's sftp sessions.
+    RemoveStorageSftpScalingGroup {
+        /// Name of the storage proxy.
+        proxy: String,
+        #[command(flatten)]
+        scope: ScopeOptions,
+    },
+    /// Commands that are `image …` now.
+    #[command(flatten)]
+    Image(DeprecatedImageCommand),
 }
 
 /// Whose configuration is meant.
@@ -136,10 +157,6 @@ impl ScopeOptions {
     }
 }
 
-fn clean(key: &str) -> &str {
-    key.trim_matches('/')
-}
-
 pub(super) async fn run(site: &Site, command: EtcdCommand) -> Result<()> {
     match command {
         EtcdCommand::Put { key, value, scope } => {
@@ -148,7 +165,7 @@ pub(super) async fn run(site: &Site, command: EtcdCommand) -> Result<()> {
             Ok(site.etcd().await?.put(&key, &value).await?)
         }
         EtcdCommand::PutJson { key, file, scope } => {
-            let pairs = flatten(&scope.key(&key)?, &read_json(&file)?)?;
+            let pairs = flatten(&scope.key(&key)?, &read_json(&file)?).map_err(Error::msg)?;
             let etcd = site.etcd().await?;
             for chunk in pairs.chunks(MAX_TXN_OPS) {
                 etcd.put_all(chunk).await?;
@@ -159,7 +176,10 @@ pub(super) async fn run(site: &Site, command: EtcdCommand) -> Result<()> {
             let etcd = site.etcd().await?;
             for prefix in scope.prefixes()? {
                 if let Some(value) = etcd.get(&format!("{prefix}{}", clean(&key))).await? {
-                    say(format_args!("{value}"));
+                    match site.output {
+                        OutputFormat::Console => say(format_args!("{value}")),
+                        OutputFormat::Json => print_json(&Value::from(value))?,
+                    }
                     return Ok(());
                 }
             }
@@ -169,11 +189,7 @@ pub(super) async fn run(site: &Site, command: EtcdCommand) -> Result<()> {
             let etcd = site.etcd().await?;
             let mut merged = json!({});
             for prefix in scope.prefixes()? {
-                let tree = match etcd.get_tree(&format!("{prefix}{}", clean(&key))).await? {
-                    Tree::Leaf(value) => json!({"": value}),
-                    Tree::Empty => json!({}),
-                    node => serde_json::to_value(node)?,
-                };
+                let tree = tree(etcd.get_tree(&format!("{prefix}{}", clean(&key))).await?);
                 // Names of a more specific scope hide those of a less specific one whole.
                 for (name, value) in tree.as_object().into_iter().flatten() {
                     if merged.get(name).is_none() {
@@ -210,7 +226,37 @@ pub(super) async fn run(site: &Site, command: EtcdCommand) -> Result<()> {
             say(format_args!("{}", unquote(&value)));
             Ok(())
         }
+        EtcdCommand::SetStorageSftpScalingGroup { proxy, scaling_groups, scope } => {
+            let etcd = site.etcd().await?;
+            let key = sftp_key(&etcd, &proxy, &scope).await?;
+            let names: Vec<&str> =
+                scaling_groups.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+            ensure!(!names.is_empty(), "no scaling group is named");
+            Ok(etcd.put(&key, &names.join(",")).await?)
+        }
+        EtcdCommand::RemoveStorageSftpScalingGroup { proxy, scope } => {
+            let etcd = site.etcd().await?;
+            let key = sftp_key(&etcd, &proxy, &scope).await?;
+            ensure!(etcd.delete(&key).await?, "the storage {proxy:?} has no sftp scaling groups");
+            Ok(())
+        }
+        EtcdCommand::Image(command) => {
+            eprintln!("warning: images have commands of their own, see `image --help`");
+            image::run(site, command.into()).await
+        }
     }
+}
+
+/// Key of the scaling groups of a storage's sftp sessions.
+async fn sftp_key(etcd: &Etcd, proxy: &str, scope: &ScopeOptions) -> Result<String> {
+    let known = etcd.get_tree("volumes/proxies").await?;
+    let names: Vec<String> = known.children().map(|(name, _)| unquote(name)).collect();
+    ensure!(
+        names.iter().any(|name| name == proxy),
+        "there is no storage {proxy:?} below volumes/proxies; there are: {}",
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    );
+    scope.key(&format!("volumes/proxies/{}/sftp_scaling_groups", quote(proxy)))
 }
 
 fn read_json(file: &Path) -> Result<Value> {
@@ -221,41 +267,6 @@ fn read_json(file: &Path) -> Result<Value> {
         text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
     }
     serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()))
-}
-
-/// Keys and values of a JSON tree.
-fn flatten(key: &str, value: &Value) -> Result<Vec<(String, String)>> {
-    let text = match value {
-        Value::Object(children) => {
-            let mut pairs = Vec::new();
-            for (name, child) in children {
-                let child_key = match (name.as_str(), key) {
-                    ("", key) => key.to_owned(),
-                    (name, "") => quote(name),
-                    (name, key) => format!("{}/{}", key.trim_end_matches('/'), quote(name)),
-                };
-                pairs.extend(flatten(&child_key, child)?);
-            }
-            return Ok(pairs);
-        }
-        Value::String(text) => text.clone(),
-        Value::Number(_) | Value::Bool(_) => value.to_string(),
-        Value::Null | Value::Array(_) => {
-            bail!(
-                "{key}: etcd holds texts, and {value} has no text of its own: write it as a string"
-            )
-        }
-    };
-    ensure!(!key.trim_matches('/').is_empty(), "a value at the root has no key");
-    Ok(vec![(key.to_owned(), text)])
-}
-
-/// Deletes a key and what is below it, but not its neighbours `keyX`.
-fn delete_subtree(etcd: &Etcd, key: &str) -> Vec<TxnOp> {
-    let full = etcd.full_key(key);
-    let below = format!("{full}/");
-    let options = DeleteOptions::new().with_prefix();
-    vec![TxnOp::delete(full, None), TxnOp::delete(below, Some(options))]
 }
 
 async fn move_subtree(etcd: &Etcd, src: &str, dst: &str) -> Result<()> {
@@ -291,26 +302,4 @@ async fn move_subtree(etcd: &Etcd, src: &str, dst: &str) -> Result<()> {
     etcd.transact(Txn::new().and_then(operations.collect::<Vec<_>>())).await?;
     say(format_args!("Moved {count} keys from '{src}' to '{dst}'."));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trees_become_quoted_keys() {
-        let tree = json!({"": "own", "a:b": {"c": 1, "": true}, "d": "x"});
-        assert_eq!(
-            flatten("config", &tree).unwrap(),
-            [
-                ("config", "own"),
-                ("config/a%3Ab/c", "1"),
-                ("config/a%3Ab", "true"),
-                ("config/d", "x")
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        );
-        assert!(flatten("config", &json!({"a": [1]})).is_err());
-        assert!(flatten("", &json!("x")).is_err());
-    }
 }

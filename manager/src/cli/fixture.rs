@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use serde_json::{Map, Value, json};
 
 use super::Site;
-use super::output::say;
+use super::output::{OutputFormat, print_json, say};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum FixtureCommand {
@@ -16,18 +17,39 @@ pub(super) enum FixtureCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Deprecated: fixtures are files, see sample-configs.
+    #[command(hide = true)]
+    List,
 }
 
 pub(super) async fn run(site: &Site, command: FixtureCommand) -> Result<()> {
-    let FixtureCommand::Populate { files } = command;
+    let FixtureCommand::Populate { files } = command else {
+        eprintln!("warning: `fixture list` is deprecated: fixtures are files");
+        return Ok(());
+    };
     let datastore = site.current_datastore().await?;
+    let is_json = site.output == OutputFormat::Json;
+    let mut reports = Map::new();
     for file in &files {
         let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        say(format_args!("Populating fixture '{}' ...", file.display()));
+        if !is_json {
+            say(format_args!("Populating fixture '{}' ...", file.display()));
+        }
         let report = datastore
             .populate(&text)
             .await
             .with_context(|| format!("populate {}", file.display()))?;
+        if is_json {
+            let tables: Map<String, Value> = report
+                .tables
+                .iter()
+                .map(|(table, counts)| {
+                    (table.clone(), json!({ "given": counts.given, "written": counts.written }))
+                })
+                .collect();
+            reports.insert(file.display().to_string(), tables.into());
+            continue;
+        }
         for (table, counts) in &report.tables {
             say(format_args!("  {table}: {} of {} rows", counts.written, counts.given));
         }
@@ -35,6 +57,9 @@ pub(super) async fn run(site: &Site, command: FixtureCommand) -> Result<()> {
             say(format_args!("Some rows were skipped, as they exist already."));
         }
         say(format_args!("Done"));
+    }
+    if is_json {
+        return print_json(&reports.into());
     }
     Ok(())
 }

@@ -1,17 +1,14 @@
 //! `image`: registries and the images users may run.
 
-use std::io::IsTerminal;
-
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use backendai_datastore::Datastore;
 use backendai_datastore::image::ImageRow;
 
 use super::Site;
-use super::output::{OutputFormat, print_json, print_table, say};
+use super::output::{OutputFormat, print_json, print_table, progress_bar, say};
 use crate::app::image::{manage, resolve, scan};
 use crate::shared_config::SharedConfig;
 
@@ -21,6 +18,9 @@ pub(super) enum ImageCommand {
     Rescan {
         /// A registry, or an image with or without a tag; every registry if absent.
         registry_or_image: Option<String>,
+        /// Read the images of this host's container engine instead.
+        #[arg(long)]
+        local: bool,
     },
     /// List the images.
     List {
@@ -48,17 +48,81 @@ pub(super) enum ImageCommand {
     /// Forget an image; the registry keeps it.
     Forget(ImageName),
     /// Set how much of a resource kernels of an image may have.
-    SetResourceLimit {
-        /// Canonical name or alias.
-        image: String,
-        /// Resource slot: cpu, mem, cuda.shares…
-        slot: String,
-        /// MIN:MAX; either side may be empty.
-        range: String,
-        /// Architecture.
-        #[arg(default_value = DEFAULT_ARCHITECTURE)]
-        architecture: String,
+    SetResourceLimit(ResourceLimit),
+}
+
+/// The same below `etcd`, as older manuals have it.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeprecatedImageCommand {
+    /// Deprecated: `image list`.
+    #[command(hide = true)]
+    ListImages {
+        /// Print a table of names and digests.
+        #[arg(short, long)]
+        short: bool,
+        /// Print only those an agent has, with the agents.
+        #[arg(short, long)]
+        installed: bool,
     },
+    /// Deprecated: `image inspect`.
+    #[command(hide = true)]
+    InspectImage(ImageName),
+    /// Deprecated: `image forget`.
+    #[command(hide = true)]
+    ForgetImage(ImageName),
+    /// Deprecated: `image set-resource-limit`.
+    #[command(hide = true)]
+    SetImageResourceLimit(ResourceLimit),
+    /// Deprecated: `image rescan`.
+    #[command(hide = true)]
+    RescanImages {
+        /// A registry or an image; every registry if absent.
+        registry_or_image: Option<String>,
+    },
+    /// Deprecated: `image alias`.
+    #[command(hide = true)]
+    Alias {
+        /// The new name.
+        alias: String,
+        #[command(flatten)]
+        target: ImageName,
+    },
+    /// Deprecated: `image dealias`.
+    #[command(hide = true)]
+    Dealias {
+        /// The alias.
+        alias: String,
+    },
+}
+
+impl From<DeprecatedImageCommand> for ImageCommand {
+    fn from(command: DeprecatedImageCommand) -> Self {
+        use DeprecatedImageCommand as Old;
+        match command {
+            Old::ListImages { short, installed } => Self::List { short, installed },
+            Old::InspectImage(image) => Self::Inspect(image),
+            Old::ForgetImage(image) => Self::Forget(image),
+            Old::SetImageResourceLimit(limit) => Self::SetResourceLimit(limit),
+            Old::RescanImages { registry_or_image } => {
+                Self::Rescan { registry_or_image, local: false }
+            }
+            Old::Alias { alias, target } => Self::Alias { alias, target },
+            Old::Dealias { alias } => Self::Dealias { alias },
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResourceLimit {
+    /// Canonical name or alias.
+    image: String,
+    /// Resource slot: cpu, mem, cuda.shares…
+    slot: String,
+    /// MIN:MAX; either side may be empty.
+    range: String,
+    /// Architecture.
+    #[arg(default_value = DEFAULT_ARCHITECTURE)]
+    architecture: String,
 }
 
 /// What an image of no stated architecture is.
@@ -88,8 +152,8 @@ async fn find(site: &Site, datastore: &Datastore, image: &str, arch: &str) -> Re
 pub(super) async fn run(site: &Site, command: ImageCommand) -> Result<()> {
     let datastore = site.current_datastore().await?;
     match command {
-        ImageCommand::Rescan { registry_or_image } => {
-            rescan(site, &datastore, registry_or_image.as_deref()).await
+        ImageCommand::Rescan { registry_or_image, local } => {
+            rescan(site, &datastore, registry_or_image.as_deref(), local).await
         }
         ImageCommand::List { short, installed } => list(site, &datastore, short, installed).await,
         ImageCommand::Inspect(image) => {
@@ -109,7 +173,7 @@ pub(super) async fn run(site: &Site, command: ImageCommand) -> Result<()> {
             say(format_args!("Forgot {} ({})", row.name, row.architecture));
             Ok(())
         }
-        ImageCommand::SetResourceLimit { image, slot, range, architecture } => {
+        ImageCommand::SetResourceLimit(ResourceLimit { image, slot, range, architecture }) => {
             let row = find(site, &datastore, &image, &architecture).await?;
             let range = manage::set_resource_limit(&datastore, &row, &slot, &range).await?;
             let max = range.max.map_or("unlimited".to_owned(), |max| max.to_string());
@@ -119,17 +183,22 @@ pub(super) async fn run(site: &Site, command: ImageCommand) -> Result<()> {
     }
 }
 
-async fn rescan(site: &Site, datastore: &Datastore, target: Option<&str>) -> Result<()> {
+async fn rescan(
+    site: &Site,
+    datastore: &Datastore,
+    target: Option<&str>,
+    local: bool,
+) -> Result<()> {
     let shared = SharedConfig::new(site.etcd().await?);
-    let registries = shared.registries().await?;
-    let target = scan::Target::parse(target, &registries)?;
-    let bar = ProgressBar::new(0);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}")
-        .context("the template of the progress bar")?;
-    bar.set_style(style);
+    let (registries, target) = match local {
+        true => scan::local_engine(target),
+        false => {
+            let registries = shared.registries().await?;
+            let target = scan::Target::parse(target, &registries)?;
+            (registries, target)
+        }
+    };
+    let bar = progress_bar("{bar:30} {pos}/{len} {wide_msg}")?;
     let report = scan::scan(datastore, &registries, &target, |step| {
         bar.set_length(step.total as u64);
         bar.set_position(step.done as u64);

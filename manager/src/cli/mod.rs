@@ -4,22 +4,30 @@
 //! They exit 0 when done, 1 when something failed (with what, where and what to do), 2 when
 //! the command line itself is wrong, and 78 when the configuration is.
 
+mod api;
+mod check;
 mod config;
+mod dbshell;
 mod etcd;
 mod fixture;
+mod history;
 mod image;
 mod keypair;
 mod output;
 mod schema;
 mod server;
+mod site;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use backendai_datastore::Datastore;
 use backendai_service::config::{ConfigError, Loaded};
 use backendai_service::daemon::CommonOptions;
 use backendai_service::etcd::{Etcd, EtcdError};
+use backendai_service::host::Role;
+use backendai_service::host::command::HostConfigCommand;
 use backendai_service::telemetry::{self, LogFormat};
 
 use crate::config::{ManagerConfig, load};
@@ -57,6 +65,32 @@ enum Command {
     /// Read registries and manage the images users may run.
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// What the site must have, from a file: check it, compare, bring the site into line.
+    #[command(subcommand)]
+    Site(site::SiteCommand),
+    /// Settings of the host (kernel, limits, units): print, write or check them.
+    HostConfig(HostConfigCommand),
+    /// Print what the API looks like, for programs that use it.
+    #[command(subcommand)]
+    Api(api::ApiCommand),
+    /// Deprecated: `api dump-gql-schema`.
+    #[command(subcommand, hide = true)]
+    Gql(api::GqlCommand),
+    /// Ask Redis whether it is there.
+    #[command(subcommand)]
+    Redis(check::RedisCommand),
+    /// Ask agents whether they are there.
+    #[command(subcommand)]
+    Agent(check::AgentCommand),
+    /// Open PostgreSQL's own shell on the database.
+    Dbshell(dbshell::Dbshell),
+    /// Forget sessions that ended long ago.
+    ClearHistory(history::ClearHistory),
+    /// Print completions for a shell: `backendai-manager completions bash`.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
     /// Make a pair of API keys and print it. The cluster does not learn of it.
     GenerateApiKeypair,
     /// Make a pair of CURVE keys for encrypted RPC and write it to files.
@@ -79,12 +113,27 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Config(command) => config::run(&site, command),
         Command::Schema(command) => schema::run(&site, command).await,
         Command::Fixture(command) => fixture::run(&site, command).await,
-        Command::Etcd(command) => etcd::run(&site, command).await,
+        // On the heap: it holds a walk over registries.
+        Command::Etcd(command) => Box::pin(etcd::run(&site, command)).await,
         Command::Image(command) => image::run(&site, command).await,
-        Command::GenerateApiKeypair => {
-            keypair::generate_api();
+        Command::Site(command) => site::run(&site, command).await,
+        Command::HostConfig(command) => command.run(Role::Manager),
+        Command::Api(command) => api::run(&command),
+        Command::Gql(command) => {
+            api::gql(&command);
             Ok(())
         }
+        Command::Redis(command) => check::redis(&site, command).await,
+        Command::Agent(command) => check::agent(&site, command).await,
+        Command::Dbshell(command) => dbshell::run(&site, &command),
+        Command::ClearHistory(command) => history::run(&site, &command).await,
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            let name = command.get_name().to_owned();
+            clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+            Ok(())
+        }
+        Command::GenerateApiKeypair => keypair::generate_api(site.output),
         Command::GenerateRpcKeypair(command) => keypair::generate_rpc(&command),
     }
 }

@@ -1,9 +1,10 @@
 //! How lists are printed.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 /// For people or for programs.
@@ -27,6 +28,21 @@ pub(super) fn print_table(head: &[&str], rows: impl IntoIterator<Item = Vec<Stri
         table.add_row(row);
     }
     say(format_args!("{}", table.trim_fmt()));
+}
+
+/// A bar or counter on standard error that shows how long work goes on; nothing where nobody
+/// looks.
+///
+/// # Errors
+/// The template is wrong.
+pub(super) fn progress_bar(template: &str) -> Result<ProgressBar> {
+    let bar = ProgressBar::new(0);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template(template).context("the progress bar's template")?;
+    bar.set_style(style);
+    Ok(bar)
 }
 
 /// Prints a JSON document, indented as the product does.

@@ -10,16 +10,27 @@ use super::output::{OutputFormat, print_json, say};
 #[derive(Debug, Subcommand)]
 pub(super) enum SchemaCommand {
     /// Create the tables, or upgrade them to what this program needs. Harmless when done.
-    Oneshot,
+    Oneshot(Ignored),
     /// Print the versions of the database and of this program.
-    Show,
+    Show(Ignored),
+}
+
+/// What older manuals give and this program does not need.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ignored {
+    /// Ignored: the migrations are in this program.
+    #[arg(long, value_name = "PATH", hide = true)]
+    alembic_config: Option<std::path::PathBuf>,
 }
 
 pub(super) async fn run(site: &Site, command: SchemaCommand) -> Result<()> {
     let datastore = site.datastore()?;
     match command {
-        SchemaCommand::Oneshot => {
+        SchemaCommand::Oneshot(_) => {
             let applied = datastore.migrate().await.with_context(|| site.database_place())?;
+            if site.output == OutputFormat::Json {
+                return print_json(&json!({ "applied": applied }));
+            }
             for migration in &applied {
                 say(format_args!("Applied {migration}"));
             }
@@ -28,7 +39,7 @@ pub(super) async fn run(site: &Site, command: SchemaCommand) -> Result<()> {
             }
             Ok(())
         }
-        SchemaCommand::Show => {
+        SchemaCommand::Show(_) => {
             let version =
                 datastore.schema_version().await.with_context(|| site.database_place())?;
             let name = |(number, name): &(i32, String)| format!("V{number}__{name}");

@@ -47,6 +47,9 @@ pub(super) async fn receive(
         reconcile::agent(events, agent, &heartbeat.kernels)
             .await
             .map_err(|error| unavailable("compare an agent's kernels", &error))?;
+        reconcile::networks(events, agent, &heartbeat.networks)
+            .await
+            .map_err(|error| unavailable("compare an agent's networks", &error))?;
     }
     Ok(HeartbeatReply { send_info: false, epoch })
 }

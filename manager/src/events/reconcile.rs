@@ -6,11 +6,13 @@
 //! | RUNNING, TERMINATING… | does not list it | TERMINATED `already-terminated` |
 //! | SCHEDULED, PREPARING, PULLING | does not list it | `start_sessions` sends it again |
 //!
+//! A network over several hosts is removed when its session has ended.
+//!
 //! A list and the database never show the same instant, so a kernel is given up only when
 //! it is missing several times in a row, and destroying one that is gone already is harmless.
 
 use backendai_datastore::transition::Change;
-use backendai_rpc::agent_api::DestroyKernels;
+use backendai_rpc::agent_api::{DestroyKernels, SessionNetworks};
 use backendai_rpc::manager_api::{KernelPhase, KernelReport};
 use backendai_types::{AgentId, KernelId, KernelStatus, SessionId};
 
@@ -86,5 +88,30 @@ pub async fn agent(events: &AgentEvents, agent: &AgentId, listed: &[KernelReport
         .run_tx("agent_reconcile", |tx| async move { tx.transition(changes, app.by(actor)).await })
         .await?;
     app.wake_after(&changed);
+    Ok(())
+}
+
+/// Has an agent remove the networks it made for sessions that have ended.
+///
+/// # Errors
+/// PostgreSQL failed.
+pub async fn networks(events: &AgentEvents, agent: &AgentId, made: &[SessionId]) -> Result<()> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let app = &events.app;
+    let tx = app.datastore.autocommit().await?;
+    let live = tx.sessions_not_ended(made).await?;
+    let sessions: Vec<SessionId> = made.iter().filter(|id| !live.contains(id)).copied().collect();
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let Some(addr) = tx.agent_addr(agent).await? else { return Ok(()) };
+    drop(tx);
+    let client = app.agents.client(&addr, None);
+    if let Err(error) = client.remove_networks(&SessionNetworks { sessions }).await {
+        // The next comparison finds them again.
+        tracing::warn!(agent.id = %agent, %error, "networks of ended sessions are still there");
+    }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod background_tasks;
 mod calls;
 mod deadlines;
 mod reap_sessions;
+mod remove_vfolders;
 mod restart_sessions;
 mod schedule_sessions;
 mod session_callbacks;
@@ -124,6 +125,11 @@ pub fn start(
     spawn(
         "background_tasks",
         Box::new(move || Box::new(background_tasks::AbandonedTasks::new(a.clone()))),
+    );
+    let a = app.clone();
+    spawn(
+        "remove_vfolders",
+        Box::new(move || Box::new(remove_vfolders::RemoveVfolders::new(a.clone()))),
     );
     lifecycle.spawn(
         "background_task_leases",

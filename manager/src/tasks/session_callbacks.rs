@@ -46,7 +46,8 @@ const PER_HOST: usize = 16;
 
 pub(super) struct SessionCallbacks {
     app: SharedApp,
-    http: reqwest::Client,
+    /// `None` on a host without certificates of authorities.
+    http: Option<reqwest::Client>,
     /// Everything up to here has been noted.
     noted: i64,
     telling: JoinSet<(DueCallback, Told)>,
@@ -69,7 +70,14 @@ impl SessionCallbacks {
     pub fn new(app: SharedApp) -> Self {
         // A redirect could lead anywhere, and the receiver has said where it wants to be told.
         let http = reqwest::Client::builder().redirect(Policy::none()).timeout(TIMEOUT).build();
-        let http = http.expect("the process has installed a TLS provider");
+        let http = http
+            .inspect_err(|error| {
+                tracing::error!(
+                    "callback URLs cannot be told: {error}; install the certificates of \
+                     authorities (ca-certificates) and restart the manager"
+                );
+            })
+            .ok();
         let interval = Duration::from_secs_f64(app.config.tunables.task_interval_s);
         Self {
             app,
@@ -120,7 +128,7 @@ impl SessionCallbacks {
             self.busy.insert(callback.session_id, host);
             let http = self.http.clone();
             self.telling.spawn(async move {
-                let told = tell(&http, &callback).await;
+                let told = tell(http.as_ref(), &callback).await;
                 (callback, told)
             });
         }
@@ -182,7 +190,10 @@ impl Task for SessionCallbacks {
     }
 }
 
-async fn tell(http: &reqwest::Client, callback: &DueCallback) -> Told {
+async fn tell(http: Option<&reqwest::Client>, callback: &DueCallback) -> Told {
+    let Some(http) = http else {
+        return Told::InVain("this host has no certificates of authorities".to_owned());
+    };
     let event = callback.event.strip_prefix("session_").unwrap_or(&callback.event);
     let body = json!({
         "type": "session_lifecycle",

@@ -4,6 +4,7 @@
 //! it but does not say so is asked for again: after a change of leader, a restart of the
 //! agent, or a lost call or event.
 
+mod network;
 pub(super) mod spec;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -92,6 +93,7 @@ impl StartSessions {
         session: &StartingSession,
         wanted: impl Fn(KernelId) -> bool,
     ) -> Result<(), TaskError> {
+        let network = network::of(&self.app, session).await?;
         let mut by_agent = BTreeMap::<_, (&AgentAddr, Vec<&StartingKernel>)>::new();
         for kernel in session.kernels.iter().filter(|kernel| wanted(kernel.id)) {
             if let Some(agent) = &kernel.agent {
@@ -109,7 +111,13 @@ impl StartSessions {
                 kernels: kernels.iter().map(|kernel| (kernel.id, session.id)).collect(),
             };
             let client = self.app.agents.client(agent, None);
-            self.calls.start(about, async move { client.create_kernels(&request).await });
+            let network = network.clone();
+            self.calls.start(about, async move {
+                if let Some(network) = network {
+                    network.make().await?;
+                }
+                client.create_kernels(&request).await
+            });
         }
         Ok(())
     }

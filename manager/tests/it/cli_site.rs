@@ -31,6 +31,10 @@ async fn a_site_is_set_up_as_the_manual_says() {
         let again = site.ok(&["fixture", "populate", &sample(file)]).await;
         assert!(again.contains("Some rows were skipped"), "{again}");
     }
+    let json = site
+        .ok(&["--output", "json", "fixture", "populate", &sample("example-resource-presets.json")])
+        .await;
+    assert!(json.contains("\"resource_presets\"") && json.contains("\"written\": 0"), "{json}");
     let wrong = site.dir.path().join("wrong.json");
     std::fs::write(&wrong, r#"{"domains": [{"name": "x", "colour": 1}]}"#).unwrap();
     let error = site.fails(&["fixture", "populate", wrong.to_str().unwrap()], 1).await;
@@ -143,4 +147,93 @@ async fn a_wrong_command_line_is_a_usage_error() {
         site.fails(args, 2).await;
     }
     assert!(site.ok(&["--version"]).await.starts_with("backendai-manager "));
+}
+
+/// What a command prints that works and warns that it has another name now.
+async fn warned(site: &Site, args: &[&str]) -> String {
+    let output = site.run(args).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.starts_with("warning: "), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_seeds_of_older_manuals_work_literally() {
+    let site = Site::start(true).await;
+    let registry = Registry::start(None).await;
+    registry.push("stable/python", "3.11", "amd64", python_labels()).await;
+    let key = format!("config/docker/registry/{}", registry.addr.replace(':', "%3A"));
+    for (key, value) in [
+        ("config/redis/addr", "127.0.0.1:8110"),
+        ("config/docker/registry/index.docker.io", "https://registry-1.docker.io"),
+        ("config/docker/registry/index.docker.io/username", "lablup"),
+        ("volumes/_mount", "/tmp/vfroot"),
+        ("volumes/_default_host", "local"),
+        ("volumes/_types/user", ""),
+        (&key, &format!("http://{}", registry.addr)),
+    ] {
+        site.ok(&["etcd", "put", key, value]).await;
+        assert_eq!(site.ok(&["etcd", "get", key]).await, format!("{value}\n"));
+    }
+    let scanned = warned(&site, &["etcd", "rescan-images", &registry.addr]).await;
+    assert!(scanned.contains("1 added"), "{scanned}");
+    let name = format!("{}/stable/python:3.11", registry.addr);
+    assert_eq!(warned(&site, &["etcd", "list-images"]).await, format!("{name} (x86_64)\n"));
+    warned(&site, &["etcd", "alias", "python", &name, "x86_64"]).await;
+    warned(&site, &["etcd", "set-image-resource-limit", "python", "cpu", "1:4", "x86_64"]).await;
+    assert!(
+        warned(&site, &["etcd", "inspect-image", "python", "x86_64"])
+            .await
+            .contains("\"max\": \"4\"")
+    );
+    warned(&site, &["etcd", "dealias", "python"]).await;
+    warned(&site, &["etcd", "forget-image", &name, "x86_64"]).await;
+    site.ok(&["schema", "oneshot", "--alembic-config", "alembic.ini"]).await;
+    warned(&site, &["fixture", "list"]).await;
+}
+
+#[tokio::test]
+async fn storages_have_scaling_groups_for_sftp() {
+    let site = Site::start(false).await;
+    let unknown = site.fails(&["etcd", "set-storage-sftp-scaling-group", "nas", "a, b"], 1).await;
+    assert!(unknown.contains("volumes/proxies"), "{unknown}");
+    site.ok(&["etcd", "put", "volumes/proxies/nas/client_api", "http://127.0.0.1"]).await;
+    site.ok(&["etcd", "set-storage-sftp-scaling-group", "nas", "a, b"]).await;
+    let key = "volumes/proxies/nas/sftp_scaling_groups";
+    assert_eq!(site.ok(&["etcd", "get", key]).await, "a,b\n");
+    site.ok(&["etcd", "remove-storage-sftp-scaling-group", "nas"]).await;
+    site.fails(&["etcd", "get", key], 1).await;
+}
+
+#[tokio::test]
+async fn programs_are_told_what_the_api_looks_like() {
+    let site = Site::start(false).await;
+    let schema = site.ok(&["api", "dump-gql-schema"]).await;
+    assert!(schema.contains("type Queries") && schema.contains("rescan_images"), "{schema}");
+    assert_eq!(warned(&site, &["gql", "show"]).await, schema);
+    let file = site.dir.path().join("spec.json");
+    site.ok(&["api", "dump-openapi", "-o", file.to_str().unwrap()]).await;
+    let spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(spec["paths"]["/session/{name}"]["delete"].is_object());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(site.ok(&["completions", shell]).await.contains("rescan"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn old_sessions_are_forgotten_and_servers_are_asked() {
+    let site = Site::start(true).await;
+    let kept: Value = serde_json::from_str(
+        &site.ok(&["--output", "json", "clear-history", "-r", "1mo", "-v", "true"]).await,
+    )
+    .unwrap();
+    assert_eq!((&kept["sessions"], &kept["kernels"]), (&json!(0), &json!(0)));
+    site.fails(&["clear-history", "-r", "soon"], 2).await;
+    let none = site.fails(&["redis", "ping"], 1).await;
+    assert!(none.contains("config/redis/addr"), "{none}");
+    let addr = super::support::redis().await;
+    site.ok(&["etcd", "put", "config/redis/addr", addr]).await;
+    assert_eq!(site.ok(&["redis", "ping"]).await, "Redis is healthy\n");
+    let missing = site.fails(&["agent", "ping", "i-none"], 1).await;
+    assert!(missing.contains("i-none"), "{missing}");
 }

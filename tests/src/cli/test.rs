@@ -14,6 +14,9 @@ pub async fn run(layout: &Layout, nextest: &[String]) -> Result<()> {
         cargo(layout, &["fmt", "--all", "--check"]).await?;
         let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         cargo(layout, &clippy).await?;
+        // It installs Nix and the linters, for which a test would be the wrong place.
+        say("$ nix/check.sh");
+        finish(layout, &mut Command::new(layout.root.join("nix/check.sh"))).await?;
         if find_program(&["cargo-deny"], &[]).is_some() {
             cargo(layout, &["deny", "--all-features", "check"]).await?;
         } else {
@@ -37,6 +40,8 @@ pub async fn run(layout: &Layout, nextest: &[String]) -> Result<()> {
 
 async fn tests(layout: &Layout, nextest: &[String]) -> Result<()> {
     let shared = Shared::prepare(layout, &Progress::shown()).await?;
+    // Minutes the first time, which a test has not.
+    backendai_tests::systemd::ensure_image(layout).await?;
     let runner = kernel_runner(layout).await?;
     let mut command = Command::new("cargo");
     command.args(["nextest", "run", "--workspace"]).args(nextest);

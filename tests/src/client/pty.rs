@@ -97,6 +97,15 @@ impl PtyClient {
         Ok(self.terminal.write_all(b"\x03")?)
     }
 
+    /// Presses Ctrl-C and waits for the client's end.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn stop(mut self, limit: Duration) -> Result<()> {
+        self.interrupt()?;
+        self.wait(limit).await.map(drop)
+    }
+
     /// Waits for the client's end and returns its exit code; `None` after a signal.
     ///
     /// # Errors

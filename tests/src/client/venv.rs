@@ -1,4 +1,4 @@
-//! The virtual environment with the unmodified client from PyPI.
+//! Virtual environments: with the unmodified client from PyPI, and with tools that test the API.
 
 use std::path::{Path, PathBuf};
 
@@ -11,31 +11,61 @@ use crate::process::{lock, run};
 use crate::progress::Progress;
 use crate::servers::remove_dir;
 
+/// What an environment is made of.
+struct Recipe {
+    /// Begins the names of its files in the cache.
+    name: &'static str,
+    pins: &'static [&'static str],
+    /// The program it is made for.
+    program: &'static str,
+}
+
 /// Newer releases of yarl and aiohttp break the client's signing.
-const PINS: [&str; 3] = ["backend.ai-client==23.9.10", "yarl==1.9.4", "aiohttp==3.8.6"];
+const CLIENT: Recipe = Recipe {
+    name: "client-venv",
+    pins: &["backend.ai-client==23.9.10", "yarl==1.9.4", "aiohttp==3.8.6"],
+    program: "backend.ai",
+};
+/// Makes requests up from an OpenAPI document.
+const SCHEMATHESIS: Recipe =
+    Recipe { name: "schemathesis-venv", pins: &["schemathesis==4.32.5"], program: "schemathesis" };
 /// The client's metadata allows no other Python.
 const PYTHON: &str = "3.11";
 
-/// A virtual environment that has `backend.ai`.
+/// A virtual environment and the program it is for.
 #[derive(Clone, Debug)]
 pub struct Venv {
     dir: PathBuf,
+    program: &'static str,
 }
 
 impl Venv {
-    /// Finds it, or makes it, which takes about a minute and needs PyPI.
+    /// Finds that of the stock client, or makes it, which takes about a minute and needs PyPI.
     ///
     /// # Errors
     /// No Python 3.11, or pip fails; the message holds the end of its log.
     pub async fn ensure(layout: &Layout, progress: &Progress) -> Result<Self> {
-        let key = hex::encode(&Sha256::digest(PINS.join("\n"))[..4]);
-        let dir = layout.cache.join(format!("client-venv-{key}"));
+        Self::make(&CLIENT, layout, progress).await
+    }
+
+    /// The same for `schemathesis`.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure).
+    pub async fn schemathesis(layout: &Layout, progress: &Progress) -> Result<Self> {
+        Self::make(&SCHEMATHESIS, layout, progress).await
+    }
+
+    async fn make(recipe: &Recipe, layout: &Layout, progress: &Progress) -> Result<Self> {
+        let Recipe { name, pins, .. } = recipe;
+        let key = hex::encode(&Sha256::digest(pins.join("\n"))[..4]);
+        let dir = layout.cache.join(format!("{name}-{key}"));
         let complete = dir.join("complete");
-        let found = Self { dir: dir.clone() };
+        let found = Self { dir: dir.clone(), program: recipe.program };
         if complete.exists() {
             return Ok(found);
         }
-        let mut step = progress.step("stock client");
+        let mut step = progress.step(pins[0]);
         let _lock = lock(&dir.with_extension("lock")).await?;
         if complete.exists() {
             step.done("made meanwhile");
@@ -43,17 +73,17 @@ impl Venv {
         }
         let python = find_python().await?;
         remove_dir(&dir)?;
-        let log = layout.cache.join(format!("client-venv-{key}.log"));
+        let log = layout.cache.join(format!("{name}-{key}.log"));
         step.note("python -m venv");
         step.run(Command::new(&python).args(["-m", "venv"]).arg(&dir), &log)
             .await
             .context("make a virtual environment (Debian: apt install python3-venv)")?;
         let mut pip = Command::new(dir.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(PINS);
-        step.run(&mut pip, &log).await.context("install the stock client")?;
-        run(Command::new(dir.join("bin/backend.ai")).arg("--help")).await?;
-        std::fs::write(&complete, PINS.join("\n"))?;
-        step.done(PINS[0]);
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(*pins);
+        step.run(&mut pip, &log).await.with_context(|| format!("install {}", pins[0]))?;
+        run(Command::new(found.program()).arg("--help")).await?;
+        std::fs::write(&complete, pins.join("\n"))?;
+        step.done("made");
         Ok(found)
     }
 
@@ -62,9 +92,9 @@ impl Venv {
         self.dir.join("bin")
     }
 
-    /// The client program.
+    /// The program.
     pub fn program(&self) -> PathBuf {
-        self.bin().join("backend.ai")
+        self.bin().join(self.program)
     }
 }
 

@@ -13,12 +13,13 @@ use crate::process::run;
 use crate::progress::{Progress, Step};
 
 /// Packages of the `python-ipykernel` image, pinned so that the image is the same next year.
-const PYPI: [&str; 3] = ["ipykernel==7.4.0", "numpy==2.4.6", "matplotlib==3.11.2"];
+const PYPI: [&str; 4] =
+    ["ipykernel==7.4.0", "numpy==2.4.6", "matplotlib==3.11.2", "notebook==7.6.5"];
 /// Interpreter of the python images: that of the Debian release below.
 const PYTHON: &str = "3.11";
 const DEBIAN: &str = "bookworm";
 /// Debian packages beside debootstrap's smallest set.
-const PACKAGES: &str = "python3,ca-certificates";
+const PACKAGES: &str = "python3,ca-certificates,openssh-client";
 /// What nobody reads in a container: half of the files' size.
 const TRIM: [&str; 10] = [
     "usr/share/doc",
@@ -76,6 +77,9 @@ pub async fn ipykernel(layout: &Layout, rootfs: &Path, step: &mut Step, log: &Pa
     let share = rootfs.join("usr/local/share");
     std::fs::create_dir_all(&share)?;
     std::fs::rename(site.join("share/jupyter"), share.join("jupyter"))?;
+    let etc = rootfs.join("usr/local/etc");
+    std::fs::create_dir_all(&etc)?;
+    std::fs::rename(site.join("etc/jupyter"), etc.join("jupyter"))?;
     let spec = serde_json::json!({
         "argv": ["/usr/bin/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "Python 3",

@@ -191,3 +191,16 @@ async fn sessions_reach_the_outside_and_not_each_other() -> Result<()> {
     wait_nothing_left(&cluster).await?;
     cluster.stop().await
 }
+
+#[tokio::test]
+async fn a_multi_node_session_without_a_swarm_says_what_is_missing() -> Result<()> {
+    let cluster = TestCluster::builder().start().await?;
+    let client = cluster.signed(&cluster.identities.user1);
+    let body = cluster_body("spread", 2, json!({ "clusterMode": "multi-node" }));
+    client.post("/session", body).await?;
+    let row = wait_status(&cluster, "spread", &["CANCELLED"]).await?;
+    let error = row.status_data["error"]["repr"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains("Docker swarm"), "{row:?}");
+    wait_nothing_left(&cluster).await?;
+    cluster.stop().await
+}

@@ -3,6 +3,10 @@
 //! Each test has its own cluster (`TestCluster`) on servers that all tests share; one that
 //! breaks a server brings its own. Tests wait for conditions, never for time.
 
+mod admin_people;
+mod admin_policies;
+mod admin_site;
+mod apps;
 mod client;
 mod clusters;
 mod dotfiles;
@@ -15,12 +19,17 @@ mod inspect;
 mod kill;
 mod metadata;
 mod metrics;
+mod nix;
 mod outages;
 mod pull;
 mod restart;
 mod runtimes;
 mod session_routes;
+mod spec;
+mod ssh;
 mod statistics;
 mod streams;
 mod support;
+mod systemd;
 mod templates;
+mod vfolders;

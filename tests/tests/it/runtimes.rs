@@ -244,11 +244,11 @@ async fn a_client_that_leaves_interrupts_its_run_and_the_next_one_works() -> Res
 }
 
 /// Lines of 64 bytes.
-const LINES: usize = 1 << 19;
+const LINES: usize = 1 << 20;
 /// By then the windows and buffers of the run have been filled.
-const WARM: usize = LINES * 64 / 2;
-/// What the agent's allocator may take after that: less than the output that follows.
-const ROOM_KIB: u64 = 12 << 10;
+const WARM: usize = LINES * 64 / 4;
+/// What the agent's allocator may take after that: half of the output that follows.
+const ROOM_KIB: u64 = 24 << 10;
 
 #[tokio::test]
 async fn no_byte_is_lost_and_the_agent_does_not_grow() -> Result<()> {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use backendai_tests::client::{PtyClient, StockClient};
+use backendai_tests::ports::Ports;
 use backendai_tests::wait::{wait_for, wait_until};
-use backendai_tests::{SignedClient, TestCluster};
+use backendai_tests::{Layout, SignedClient, TestCluster};
 
 /// Longer than anything takes on a busy machine; a passing test never waits that long.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -182,4 +184,19 @@ pub async fn execute(client: &SignedClient, session: &str, code: &str) -> Result
     carry_on(client, session, step(&new_run_id(), "query", code), &[], &mut outcome).await?;
     anyhow::ensure!(outcome.exit_code() == Some(0), "the run ended {outcome:?}");
     Ok(outcome.stdout)
+}
+
+/// Opens `backend.ai app`, the local proxy to an app of a session; the port it listens on.
+pub async fn local_proxy(
+    client: &StockClient,
+    session: &str,
+    app: &str,
+) -> Result<(PtyClient, String)> {
+    // Held until the proxy has the port.
+    let mut ports = Ports::default();
+    let port = ports.choose(&Layout::discover()?.cache)?.to_string();
+    let address = format!("127.0.0.1:{port}");
+    let mut proxy = client.pty(&["app", "-b", &address, session, app])?;
+    proxy.expect(&address, LIMIT).await?;
+    Ok((proxy, port))
 }

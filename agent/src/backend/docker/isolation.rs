@@ -87,14 +87,24 @@ impl Isolation {
             Ok(Err(error)) => error,
             Err(error) => io::Error::other(error),
         };
-        // One that has ended meanwhile has no port any more.
+        // One that has ended meanwhile has no port any more. The engine may not know yet.
         match pid_on_default_network(docker, container).await? {
             None => Ok(()),
+            Some(pid) if has_ended(pid) => Ok(()),
             Some(_) => Err(BackendError::Failed {
                 action: "isolate the container from others",
                 source: error.into(),
             }),
         }
+    }
+}
+
+/// True when a process is gone, or is only there for its parent to look at.
+fn has_ended(pid: i64) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in brackets and may hold anything.
+        Ok(stat) => stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

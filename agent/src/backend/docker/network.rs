@@ -19,13 +19,18 @@ pub async fn create(docker: &Docker, network: &NetworkSpec) -> Result<(), Backen
     match docker.create_network(request(network)).await {
         Ok(_) => Ok(()),
         Err(error) if status(&error) == Some(409) => Ok(()),
-        Err(error) => match (network.reach, status(&error)) {
-            // What Docker answers where it is no manager of a swarm.
-            (NetworkReach::Swarm { .. }, Some(503)) => {
-                Err(BackendError::NoSwarm(failed_text(failed("create network", error))))
+        // Docker answers 503 where it is no manager of a swarm, and 500 up to version 20.10.
+        Err(error) if matches!(network.reach, NetworkReach::Swarm { .. }) => {
+            let is_no_manager =
+                status(&error) == Some(503) || error.to_string().contains("not a swarm manager");
+            match failed("create network", error) {
+                BackendError::Failed { source, .. } if is_no_manager => {
+                    Err(BackendError::NoSwarm(source.to_string()))
+                }
+                other => Err(other),
             }
-            _ => Err(failed("create network", error)),
-        },
+        }
+        Err(error) => Err(failed("create network", error)),
     }
 }
 
@@ -80,13 +85,6 @@ fn request(network: &NetworkSpec) -> NetworkCreateRequest {
         options,
         labels: Some(network.labels.clone().into_iter().collect()),
         ..Default::default()
-    }
-}
-
-fn failed_text(error: BackendError) -> String {
-    match error {
-        BackendError::Failed { source, .. } => source.to_string(),
-        other => other.to_string(),
     }
 }
 

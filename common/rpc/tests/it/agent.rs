@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use backendai_rpc::agent_api::{
     AgentApi, AgentClient, AgentService, CommitKernel, CommitState, Complete, CreateKernels,
     DestroyKernels, DeviceHealth, Execute, ExecuteReply, Hello, HelloReply, KernelCall, KernelLog,
-    OpenStream, RestartKernels, RunStatus, STREAM_TOKEN_LEN, ServiceStart, StartService,
-    StopService, StreamTarget, StreamTicket,
+    OpenStream, RestartKernels, RunStatus, STREAM_TOKEN_LEN, ServiceStart, SessionNetwork,
+    SessionNetworks, StartService, StopService, StreamTarget, StreamTicket,
 };
 use backendai_rpc::call::{CallContext, CallError, ErrorKind, RemoteError, Service};
 use backendai_rpc::statistics::{Metrics, Packed};
@@ -56,6 +56,22 @@ impl AgentApi for FakeAgent {
     ) -> Result<(), RemoteError> {
         check_epoch(&context)?;
         request.kernels.iter().try_for_each(|(kernel, _)| self.check(*kernel))
+    }
+
+    async fn create_network(
+        &self,
+        context: CallContext,
+        _: SessionNetwork,
+    ) -> Result<(), RemoteError> {
+        check_epoch(&context)
+    }
+
+    async fn remove_networks(
+        &self,
+        context: CallContext,
+        _: SessionNetworks,
+    ) -> Result<(), RemoteError> {
+        check_epoch(&context)
     }
 
     async fn execute(&self, _: CallContext, request: Execute) -> Result<ExecuteReply, RemoteError> {

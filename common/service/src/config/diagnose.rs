@@ -74,8 +74,36 @@ pub(super) fn explain(error: figment::Error, file: Option<&Path>, name: &str) ->
         }
         _ => file.map_or_else(|| format!("{name}.toml"), |path| path.display().to_string()),
     };
-    let message = if key.is_empty() { kind } else { format!("{key}: {kind}") };
+    let mut message = if key.is_empty() { kind } else { format!("{key}: {kind}") };
+    if let figment::error::Kind::UnknownField(field, known) = &error.kind
+        && let Some(meant) = nearest(field, known)
+    {
+        message.push_str(&format!("; did you mean `{meant}`?"));
+    }
     ConfigError::Value { place, message }
+}
+
+/// The known name that a misspelt one stands for, if it is near enough to be worth saying.
+fn nearest<'a>(misspelt: &str, known: &[&'a str]) -> Option<&'a str> {
+    let misspelt = misspelt.replace('_', "-");
+    let (distance, name) =
+        known.iter().map(|name| (edits(&misspelt, name), *name)).min_by_key(|(d, _)| *d)?;
+    (distance <= misspelt.chars().count().div_ceil(3)).then_some(name)
+}
+
+/// How many letters must be added, dropped or changed to make one word the other.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// `file:line:column` of a key, or of the innermost of its tables that is there.
@@ -104,4 +132,18 @@ fn place(file: &Path, text: &str, offset: usize) -> String {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
     format!("{}:{line}:{column}", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_misspelt_key_finds_the_one_meant() {
+        let known = &["pool-size", "addr", "namespace"];
+        assert_eq!(nearest("pol-size", known), Some("pool-size"));
+        assert_eq!(nearest("pool_size", known), Some("pool-size"));
+        assert_eq!(nearest("namspace", known), Some("namespace"));
+        assert_eq!(nearest("entirely-else", known), None);
+    }
 }

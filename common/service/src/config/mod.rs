@@ -5,6 +5,7 @@
 //! that names its file and environment variables; [`Schema::load`] gives the value and
 //! where each key came from. Errors name file, line and key.
 
+pub mod agent_file;
 mod diagnose;
 pub mod reference;
 mod values;

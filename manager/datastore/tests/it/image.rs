@@ -21,6 +21,7 @@ fn image(tag: &str, architecture: &str) -> NewImage {
         accelerators: None,
         labels: BTreeMap::from([("ai.backend.runtime-type".into(), "python".into())]),
         resources: BTreeMap::from([(SlotName::cpu(), limit(1)), (SlotName::mem(), limit(1024))]),
+        is_local: false,
     }
 }
 

@@ -94,6 +94,7 @@ impl Site {
             designated_agents: None,
             is_private: false,
             starts_at: None,
+            vfolder_mounts: Vec::new(),
             dependencies: vec![],
             kernels: (0..kernels)
                 .map(|rank| NewKernel {

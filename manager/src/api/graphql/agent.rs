@@ -230,7 +230,7 @@ impl Agent {
         if self.row.status != "ALIVE" {
             return Ok(None);
         }
-        let asker = super::guard::superadmin(ctx)?;
+        let asker = super::guard::asker(ctx)?;
         Ok(self.hardware(asker).await.map(Into::into))
     }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_graphql::{ID, Object, Result};
 use backendai_datastore::kernel::Kernel;
+use backendai_datastore::list_view::Page;
 use backendai_types::ResourceSlots;
 
 use super::batch::SessionBatch;
 use super::scalars::{DateTime, JsonString, Uuid};
-use crate::app::statistics;
+use crate::app::{SharedApp, statistics};
 
 /// A kernel.
 pub struct ComputeContainer {
@@ -16,7 +17,41 @@ pub struct ComputeContainer {
     batch: Arc<SessionBatch>,
 }
 
+/// A page of kernels.
+pub struct ComputeContainerList {
+    items: Vec<ComputeContainer>,
+    total: i64,
+}
+
+impl ComputeContainerList {
+    /// A page.
+    pub fn new(app: &SharedApp, page: Page<Kernel>) -> Self {
+        Self { items: ComputeContainer::together(app, page.items), total: page.total }
+    }
+}
+
+/// A page of kernels.
+#[Object(rename_fields = "snake_case")]
+impl ComputeContainerList {
+    async fn items(&self) -> Vec<Option<&ComputeContainer>> {
+        self.items.iter().map(Some).collect()
+    }
+
+    async fn total_count(&self) -> i32 {
+        i32::try_from(self.total).unwrap_or(i32::MAX)
+    }
+}
+
 impl ComputeContainer {
+    /// Kernels shown together.
+    pub fn together(app: &SharedApp, rows: Vec<Kernel>) -> Vec<Self> {
+        let mut sessions: Vec<_> = rows.iter().map(|kernel| kernel.session_id).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        let batch = SessionBatch::new(Arc::clone(app), sessions);
+        rows.into_iter().map(|row| Self::of_session(Arc::new(row), &batch)).collect()
+    }
+
     /// A kernel of a session of this batch.
     pub fn of_session(kernel: Arc<Kernel>, batch: &Arc<SessionBatch>) -> Self {
         Self { kernel, batch: Arc::clone(batch) }

@@ -1,12 +1,13 @@
-//! Who may ask what: the rules of GraphQL fields, in one place.
+//! Admits callers to GraphQL fields, by the table of [`field_rules`].
 //!
-//! Every query begins with one of these. [`superadmin`] admits nobody else; [`scope`] says
-//! whose things the caller may see; [`anyone`] documents that there is no rule.
+//! Every query begins with [`admit`], or with [`scope`], which also says whose things the
+//! caller may see. Mutations pass [`door`](super::mutations::door).
 
 use std::sync::Arc;
 
 use async_graphql::{Context, Error, Result};
 
+use super::field_rules::{self, Rule};
 use crate::api::problem::Problem;
 use crate::app::{self, SharedApp};
 use crate::context::{RequestContext, Role};
@@ -18,6 +19,8 @@ pub struct Asker {
     pub app: SharedApp,
     /// Who.
     pub context: Arc<RequestContext>,
+    /// The address the request came from.
+    pub client: Option<std::net::IpAddr>,
 }
 
 /// Whose things a query is about.
@@ -29,34 +32,26 @@ pub struct Scope {
     pub owner: Option<String>,
 }
 
-/// Open to every authenticated caller.
-pub fn anyone<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
+/// Who asks, for fields below the root.
+pub fn asker<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
     ctx.data::<Asker>()
 }
 
-/// Open to superadmins.
+/// Admits the caller to a query if the table's rule for it does.
 ///
 /// # Errors
-/// The caller is none.
-pub fn superadmin<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
-    let asker = anyone(ctx)?;
-    if asker.context.is_superadmin() {
-        Ok(asker)
-    } else {
-        Err(app::Error::Forbidden("superadmin privilege required".into()).into_graphql())
-    }
-}
-
-/// Open to administrators of domains and superadmins.
-///
-/// # Errors
-/// The caller is none.
-pub fn administrator<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
-    let asker = anyone(ctx)?;
-    match asker.context.role {
-        Role::Superadmin | Role::Admin => Ok(asker),
-        Role::User | Role::Monitor => {
-            Err(app::Error::Forbidden("admin privilege required".into()).into_graphql())
+/// It does not, or there is no rule.
+pub fn admit<'a>(ctx: &Context<'a>) -> Result<&'a Asker> {
+    let asker = asker(ctx)?;
+    let rule = field_rules::find(field_rules::QUERIES, ctx.field().name()).map(|row| row.rule);
+    match rule {
+        Some(rule) if rule.admits(asker.context.role) => Ok(asker),
+        Some(Rule::Superadmin) => {
+            Err(app::Error::Forbidden("superadmin privilege required".into()).into_graphql())
+        }
+        Some(Rule::Scoped) => Err(app::Error::invalid("Unknown client role").into_graphql()),
+        Some(Rule::Administrator | Rule::Anyone) | None => {
+            Err(Error::new("Insufficient privilege."))
         }
     }
 }
@@ -72,7 +67,7 @@ pub fn scope<'a>(
     owner: Option<String>,
     own: impl FnOnce(&RequestContext) -> String,
 ) -> Result<(&'a Asker, Scope)> {
-    let asker = anyone(ctx)?;
+    let asker = admit(ctx)?;
     let scope = decide(&asker.context, domain, owner, own(&asker.context))?;
     Ok((asker, scope))
 }

@@ -68,7 +68,7 @@ impl Keypair {
     }
 
     async fn key_use(&self, ctx: &Context<'_>) -> Result<Option<KeyUse>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::asker(ctx)?;
         let read = || key_use(&asker.app.redis, self.row.access_key.as_str());
         Ok(*self.used.get_or_init(read).await)
     }
@@ -144,7 +144,7 @@ impl Keypair {
         ctx: &Context<'_>,
         status: Option<String>,
     ) -> Result<Option<Vec<Option<ComputeSession>>>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::asker(ctx)?;
         let statuses = match status {
             Some(text) => parse_statuses(&text)?,
             None => SessionStatus::ALL.iter().copied().filter(|s| !s.is_terminal()).collect(),

@@ -5,19 +5,27 @@
 //! at the first field that needs it: see `batch`.
 
 mod agent;
+mod agent_summary;
+mod audit;
 mod batch;
 mod container;
+mod container_registry;
+pub mod field_rules;
 pub mod filter;
 mod guard;
 mod identity;
 mod image;
 mod keypair;
 mod mutations;
+mod node;
 mod order;
 mod queries;
+mod resource_policy;
 mod scalars;
 mod session;
 mod site;
+mod size;
+mod vfolder;
 
 use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet};
 use async_graphql::{EmptySubscription, Name, Positioned, Variables};
@@ -32,6 +40,7 @@ use self::queries::Queries;
 use super::call::{Call, ok};
 use super::params::rules;
 use super::problem::Problem;
+use crate::app;
 
 /// The schema.
 pub type Schema = async_graphql::Schema<Queries, Mutations, EmptySubscription>;
@@ -64,7 +73,7 @@ pub async fn legacy_query(call: Call) -> Result<Response, Problem> {
         true => Ok(ok(&reply.data)),
         false => {
             let errors = serde_json::to_value(&reply.errors)
-                .map_err(|error| crate::app::Error::internal("encode GraphQL errors", error))?;
+                .map_err(|error| app::Error::internal("encode GraphQL errors", error))?;
             Err(Problem::graphql(errors))
         }
     }
@@ -93,9 +102,13 @@ async fn execute(call: Call) -> Result<Envelope, Problem> {
 
     let mut request = async_graphql::Request::new(query)
         .variables(Variables::from_json(Value::Object(variables.unwrap_or_default())))
-        .data(Asker { app: call.app.clone(), context });
+        .data(Asker { app: call.app.clone(), context, client: call.peer });
     if let Some(name) = operation.filter(|name| !name.is_empty()) {
         request = request.operation_name(name);
+    }
+    if request.parsed_query().is_ok_and(size::is_too_large) {
+        let error = async_graphql::ServerError::new("Query is too large.", None);
+        return Ok(Envelope { data: async_graphql::Value::Null, errors: vec![error] });
     }
     if let Some(error) = refuse_introspection(&call, &mut request).await? {
         return Ok(Envelope { data: async_graphql::Value::Null, errors: vec![error] });
@@ -122,8 +135,7 @@ async fn refuse_introspection(
     // A query that cannot be parsed is refused by its execution.
     let Ok(document) = request.parsed_query() else { return Ok(None) };
     let Some(field) = introspected(document) else { return Ok(None) };
-    let allowed =
-        call.app.shared.config_value(INTROSPECTION).await.map_err(crate::app::Error::from)?;
+    let allowed = call.app.shared.config_value(INTROSPECTION).await.map_err(app::Error::from)?;
     if allowed.is_some_and(|text| matches!(text.as_str(), "true" | "True" | "1" | "yes")) {
         return Ok(None);
     }

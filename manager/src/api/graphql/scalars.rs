@@ -28,6 +28,17 @@ impl JsonString {
     pub fn slots(slots: &ResourceSlots) -> Self {
         Self(serde_json::json!(slots))
     }
+
+    /// An empty object, as the default of an argument.
+    pub fn empty() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+impl Default for JsonString {
+    fn default() -> Self {
+        Self(serde_json::json!({}))
+    }
 }
 
 impl From<serde_json::Value> for JsonString {

@@ -66,6 +66,11 @@ pub fn int_within(low: i64, high: i64) -> impl Fn(Value) -> Checked<i64> {
     }
 }
 
+/// A boolean and nothing like one.
+pub fn strict_bool(value: Value) -> Checked<bool> {
+    value.as_bool().ok_or_else(|| Value::from("value should be True or False"))
+}
+
 /// A boolean in any of the spellings people use.
 pub fn lenient_bool(value: Value) -> Checked<bool> {
     let text = match value {
@@ -80,6 +85,32 @@ pub fn lenient_bool(value: Value) -> Checked<bool> {
         "false" | "n" | "no" | "off" | "0" | "none" => Ok(false),
         _ => refuse("value can't be converted to Bool"),
     }
+}
+
+/// A name of letters, digits, dots, dashes and underscores, with letters or digits at both
+/// ends; a dot may precede it. At most 64 characters.
+pub fn slug(value: Value) -> Checked<String> {
+    let Value::String(text) = value else { return refuse("value must be a string") };
+    let name = text.strip_prefix('.').unwrap_or(&text);
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let fits = name.chars().all(inner)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    match (fits, text.len() <= 64) {
+        (true, true) => Ok(text),
+        (true, false) => refuse("String is longer than 64 characters"),
+        (false, _) => refuse("value must be a valid slug."),
+    }
+}
+
+/// A number of bytes: `512m`, `1.5g`…
+pub fn size(value: Value) -> Checked<u64> {
+    let parsed = match &value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse::<backendai_types::ByteCount>().ok().map(|n| n.bytes()),
+        _ => None,
+    };
+    parsed.ok_or_else(|| Value::from("value is not a valid binary size"))
 }
 
 /// A member of an enumeration that the contract calls `name`.
@@ -231,6 +262,19 @@ mod tests {
         assert_eq!(uuid(json!(1)), Err(json!("value must be string or bytes")));
         assert!(url(json!("https://h/x")).is_ok());
         assert_eq!(url(json!("/x")), Err(json!("ValueError('URL should be absolute')")));
+    }
+
+    #[test]
+    fn names_of_folders_are_slugs() {
+        for good in ["a", "vf-1", ".local", "a.b_c", &"x".repeat(64)] {
+            assert!(slug(json!(good)).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "-a", "a-", "a/b", "한글", "a b", "..a", &"x".repeat(65)] {
+            assert!(slug(json!(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(size(json!("1k")), Ok(1024));
+        assert_eq!(size(json!("x")), Err(json!("value is not a valid binary size")));
+        assert_eq!(strict_bool(json!(1)), Err(json!("value should be True or False")));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use warp::reply::Response;
 use super::super::call::{Call, ok};
 use super::super::params::rules;
 use super::super::problem::Problem;
-use crate::app::{Error, login};
+use crate::app::Error;
+use crate::app::login::{self, Refusal};
 use crate::context::Role;
 
 /// `GET /auth`, `POST /auth` and the same at `/auth/test`
@@ -25,13 +26,17 @@ pub async fn authorize(call: Call) -> Result<Response, Problem> {
     let domain: String = params.required(&["domain"], rules::text);
     let username: String = params.required(&["username"], rules::text);
     let password: String = params.required(&["password"], rules::text);
+    let code: Option<String> = params.optional(&["otp"], None, rules::null_or(rules::any_text));
     params.finish_ignoring_others()?;
     if kind != "keypair" {
         return Err(Problem::invalid_params("Unsupported authorization type"));
     }
-    let login = login::with_password(&call.app, &domain, &username, password)
-        .await?
-        .map_err(|refusal| Problem::auth_failed(refusal.to_string()))?;
+    let login =
+        login::with_password(&call.app, &domain, &username, password, code.as_deref()).await?;
+    let login = login.map_err(|refusal| match refusal {
+        Refusal::Expired => Problem::password_expired(),
+        refusal => Problem::auth_failed(refusal.to_string()),
+    })?;
     Ok(ok(&json!({
         "data": {
             "access_key": login.access_key,

@@ -1,17 +1,25 @@
-//! `/` and `/manager`: what this manager is and how it does.
+//! `/` and `/manager`: what this manager is, how it does, and what operators have it do.
 
 use serde_json::json;
 use warp::reply::Response;
 
-use super::super::call::{Call, ok};
+use super::super::call::{Call, no_content, ok};
+use super::super::openapi;
+use super::super::params::{Checked, rules};
 use super::super::problem::Problem;
-use crate::app::manager_status;
+use crate::app::manager_status::{self, SchedulerEvent};
+use crate::shared_config::ManagerStatus;
 use crate::{API_VERSION, PRODUCT_VERSION};
 
 /// `GET /`
 pub async fn version(_: Call) -> Result<Response, Problem> {
     let (major, date) = API_VERSION;
     Ok(ok(&json!({ "version": format!("v{major}.{date}"), "manager": PRODUCT_VERSION })))
+}
+
+/// `GET /spec`
+pub async fn spec(_: Call) -> Result<Response, Problem> {
+    Ok(ok(&openapi::document()))
 }
 
 /// `GET /manager/status`
@@ -39,4 +47,57 @@ pub async fn status(call: Call) -> Result<Response, Problem> {
 pub async fn announcement(call: Call) -> Result<Response, Problem> {
     let message = call.app.shared.announcement().await.map_err(crate::app::Error::from)?;
     Ok(ok(&json!({ "enabled": message.is_some(), "message": message.unwrap_or_default() })))
+}
+
+/// `POST /manager/announcement`
+pub async fn announce(call: Call) -> Result<Response, Problem> {
+    let mut params = call.params()?;
+    let enabled = params.optional(&["enabled"], false, rules::lenient_bool);
+    let message: Option<String> =
+        params.optional(&["message"], None, rules::null_or(rules::any_text));
+    params.finish()?;
+    manager_status::announce(&call.app, enabled, message.as_deref()).await?;
+    Ok(no_content())
+}
+
+/// `PUT /manager/status`
+pub async fn set_status(call: Call) -> Result<Response, Problem> {
+    let context = call.user()?;
+    let mut params = call.params()?;
+    let status = params.required(&["status"], |value| manager_status_of(&value).map(Some));
+    let force_kill = params.optional(&["force_kill"], false, rules::lenient_bool);
+    params.finish()?;
+    let Some(status) = status else { return Err(Problem::bad_request()) };
+    manager_status::set_status(&call.app, &context, status, force_kill).await?;
+    Ok(no_content())
+}
+
+fn manager_status_of(value: &serde_json::Value) -> Checked<ManagerStatus> {
+    let parsed = value.as_str().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| "value is not a valid member of ManagerStatus".into())
+}
+
+/// `POST /manager/scheduler/operation`
+pub async fn scheduler_operation(call: Call) -> Result<Response, Problem> {
+    let mut params = call.params()?;
+    let op: String = params.required(&["op"], rules::choice(&["include-agents", "exclude-agents"]));
+    let agents: Vec<String> = params.required(&["args"], rules::list(rules::text));
+    params.finish()?;
+    manager_status::set_schedulable(&call.app, &agents, op == "include-agents").await?;
+    Ok(no_content())
+}
+
+/// `POST /manager/scheduler/trigger`
+pub async fn scheduler_trigger(call: Call) -> Result<Response, Problem> {
+    let mut params = call.params()?;
+    let event = params.required(&["event"], |value| match value.as_str() {
+        Some("schedule") => Ok(Some(SchedulerEvent::Schedule)),
+        Some("prepare") => Ok(Some(SchedulerEvent::Prepare)),
+        Some("scale_services") => Ok(Some(SchedulerEvent::ScaleServices)),
+        _ => Err("value is not a valid member of SchedulerEvent".into()),
+    });
+    params.finish()?;
+    let Some(event) = event else { return Err(Problem::bad_request()) };
+    manager_status::trigger(&call.app, event);
+    Ok(no_content())
 }

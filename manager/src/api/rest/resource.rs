@@ -1,4 +1,4 @@
-//! `/config/resource-slots` and `/resource`: slots, presets, and what is left of them.
+//! `/resource`: presets, registries, and what is left of what there is.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,6 @@ use super::super::call::{Call, ok};
 use super::super::params::rules;
 use super::super::problem::Problem;
 use crate::app::preset::{self, Amount, PresetQuery};
-
-/// `GET /config/resource-slots`
-pub async fn slots(call: Call) -> Result<Response, Problem> {
-    let types = call.app.shared.slot_types().await.map_err(crate::app::Error::from)?;
-    let view: Map<String, Value> =
-        types.into_iter().map(|(slot, kind)| (slot.0, Value::from(kind.as_str()))).collect();
-    Ok(ok(&view))
-}
 
 /// `GET /resource/presets`
 pub async fn presets(call: Call) -> Result<Response, Problem> {
@@ -77,6 +69,33 @@ pub async fn check_presets(call: Call) -> Result<Response, Problem> {
         "scaling_groups": scaling_groups,
         "presets": presets,
     })))
+}
+
+/// `GET /resource/container-registries`
+pub async fn container_registries(call: Call) -> Result<Response, Problem> {
+    let registries = call.app.shared.registries().await.map_err(crate::app::Error::from)?;
+    let view: Map<String, Value> = registries
+        .into_iter()
+        .map(|(name, registry)| {
+            let view = json!({
+                "": registry.url,
+                "type": registry.kind.as_str(),
+                "username": registry.username,
+                "password": registry.password.map(|_| "*****"),
+                "project": registry.projects,
+                "ssl_verify": registry.ssl_verify,
+            });
+            (name, view)
+        })
+        .collect();
+    Ok(ok(&view))
+}
+
+/// `POST /resource/recalculate-usage`: usage is a sum over what is allocated and never a
+/// counter, so it is right already.
+pub async fn recalculate_usage(call: Call) -> Result<Response, Problem> {
+    call.params()?.finish()?;
+    Ok(ok(&json!({})))
 }
 
 fn amounts(slots: &ResourceSlots) -> Value {

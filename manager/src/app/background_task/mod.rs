@@ -35,6 +35,7 @@ use tokio::sync::watch as latest;
 use uuid::Uuid;
 
 use super::session::commit;
+use super::vfolder::clone;
 use super::{Result, SharedApp};
 
 /// Progress is written no more often: what lies between two writes nobody needs to see.
@@ -42,7 +43,7 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause before a write that failed is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Names of the tasks whose work another process can carry on.
-const CARRIED_ON: &[&str] = &[commit::TASK];
+const CARRIED_ON: &[&str] = &[commit::TASK, clone::TASK];
 /// How often a task whose subject comes and goes is tried to begin.
 const ATTEMPTS: u32 = 3;
 
@@ -326,6 +327,7 @@ pub async fn carry_on(app: &SharedApp) -> Result<()> {
         tracing::info!(task.id = %task.id, task.name, "carrying on a background task");
         match task.name.as_str() {
             commit::TASK => commit::carry_on(app, &task)?,
+            clone::TASK => clone::carry_on(app, &task).await?,
             other => tracing::error!(task.id = %task.id, "nothing carries on {other}"),
         }
     }

@@ -1,12 +1,16 @@
 //! What operators do to single images.
 
 use backendai_datastore::image::{ImageRow, SlotRange};
+use backendai_datastore::image_change::ImageChange;
 use backendai_datastore::{Datastore, DatastoreError};
 use backendai_types::resource_slot::parse_amount;
 use backendai_types::{ImageId, SlotName};
 use serde_json::{Value, json};
 
 use crate::app::{Error, Result};
+
+/// What images are for.
+const IMAGE_TYPES: [&str; 3] = ["compute", "system", "service"];
 
 /// Gives an image another name.
 ///
@@ -51,6 +55,50 @@ pub async fn forget(datastore: &Datastore, image: &ImageRow) -> Result<()> {
         return Ok(());
     }
     Err(Error::NotFound { object: "environment image", message: Some(image.name.clone()) })
+}
+
+/// Changes what is known of an image.
+///
+/// # Errors
+/// It is gone, a value makes no sense, or another image has its new name.
+pub async fn modify(datastore: &Datastore, image: &ImageRow, change: ImageChange) -> Result<()> {
+    if let Some(kind) = &change.image_type
+        && !IMAGE_TYPES.contains(&kind.as_str())
+    {
+        let known = IMAGE_TYPES.join(", ");
+        return Err(Error::invalid(format!("type: {kind:?} is none of {known}")));
+    }
+    if change.size_bytes.is_some_and(|size| size < 0) {
+        return Err(Error::invalid("size_bytes: must not be negative"));
+    }
+    if datastore.autocommit().await?.image_modify(image.id, &change).await? {
+        return Ok(());
+    }
+    Err(Error::NotFound { object: "environment image", message: Some(image.name.clone()) })
+}
+
+/// Forgets all images of a registry with their aliases. Sessions that use them go on.
+///
+/// # Errors
+/// There are none.
+pub async fn clear(datastore: &Datastore, registry: &str) -> Result<()> {
+    match datastore.autocommit().await?.images_clear(registry).await? {
+        0 => Err(Error::BadRequest(format!("there are no images of the registry {registry}"))),
+        _ => Ok(()),
+    }
+}
+
+/// A least and a most of a slot, as people write them; an absent least is zero, an absent
+/// most is without limit.
+///
+/// # Errors
+/// One of them is no amount, or the most is below the least.
+pub fn slot_range(slot: &SlotName, min: Option<&str>, max: Option<&str>) -> Result<SlotRange> {
+    let text = |side: Option<&str>| match side {
+        Some("Infinity") | None => String::new(),
+        Some(text) => text.to_owned(),
+    };
+    parse_range(slot, &format!("{}:{}", text(min), text(max)), None)
 }
 
 /// Sets how much of a slot kernels of an image may have, and returns it. `range` is

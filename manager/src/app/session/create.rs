@@ -5,7 +5,7 @@
 
 mod place;
 mod resources;
-mod starts_at;
+pub(in crate::app) mod starts_at;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -16,10 +16,12 @@ use backendai_datastore::policy::Owner;
 use backendai_datastore::scaling_group::ScalingGroup;
 use backendai_datastore::session::{LIVE_NAME_INDEX, NewKernel, NewSession, Session};
 use backendai_types::{
-    ClusterMode, GroupId, KernelId, ResourceSlots, SessionId, SessionStatus, SessionType,
+    ClusterMode, GroupId, KernelId, ResourceSlots, SessionId, SessionStatus, SessionType, vfolder,
 };
 
 use super::{CreateSession, CreatedSession, lookup, reserved_name};
+use crate::app::vfolder::VfolderError;
+use crate::app::vfolder::mount::{self, SessionOwner};
 use crate::app::{Error, Result, SharedApp, image};
 use crate::context::RequestContext;
 use crate::wake::Task;
@@ -60,12 +62,14 @@ pub async fn create(
         let new = prepare(app, &request, &found, &asked).await?;
         // Subscribed before it exists, so that nothing about it can be missed.
         let watch = app.wake.watch_session(new.id);
-        let inserted = async {
-            let tx = app.datastore.autocommit().await?;
-            tx.session_insert(&new, context.access_key.as_str()).await
-        };
-        match inserted.await {
-            Ok(()) => {
+        match insert(app, context, &new).await {
+            Ok(false) => {
+                return Err(VfolderError::OperationFailed(
+                    "A folder was deleted while the session was made.".into(),
+                )
+                .into());
+            }
+            Ok(true) => {
                 tracing::info!(
                     session.id = %new.id,
                     request.id = context.request_id,
@@ -84,6 +88,32 @@ pub async fn create(
         }
     }
     Err(Error::BadRequest(format!("The session name {} is in use.", request.name)))
+}
+
+/// Inserts a session; false if a folder it mounts is gone.
+async fn insert(
+    app: &SharedApp,
+    context: &RequestContext,
+    new: &NewSession,
+) -> Result<bool, DatastoreError> {
+    let actor = context.access_key.as_str();
+    if new.vfolder_mounts.is_empty() {
+        let tx = app.datastore.autocommit().await?;
+        return tx.session_insert(new, actor).await.map(|()| true);
+    }
+    app.datastore
+        .run_tx("session_create", |tx| async move {
+            let mut ids: Vec<_> = new.vfolder_mounts.iter().map(|mount| mount.vfolder).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            if !tx.vfolders_hold(&ids).await? {
+                return Ok(false);
+            }
+            tx.session_insert(new, actor).await?;
+            tx.session_vfolders_insert(new.id, &new.vfolder_mounts).await?;
+            Ok(true)
+        })
+        .await
 }
 
 fn check_agent_list(context: &RequestContext, request: &CreateSession) -> Result<()> {
@@ -112,33 +142,6 @@ fn check_agent_list(context: &RequestContext, request: &CreateSession) -> Result
     }))
 }
 
-/// Paths that folders of the user may not be mounted over.
-const RESERVED_FOLDERS: &[&str] = &[
-    ".terminfo",
-    ".jupyter",
-    ".tmux.conf",
-    ".ssh",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib64",
-    "/media",
-    "/mnt",
-    "/opt",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/srv",
-    "/sys",
-    "/tmp",
-    "/usr",
-    "/var",
-    "/home",
-];
-
 fn check_mount_map(mount_map: &BTreeMap<String, String>) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     for alias in mount_map.values() {
@@ -152,7 +155,7 @@ fn check_mount_map(mount_map: &BTreeMap<String, String>) -> Result<()> {
         if name.split('/').any(|part| part == "..") {
             return Err(Error::invalid(format!("{alias} must not contain \"..\".")));
         }
-        if RESERVED_FOLDERS.contains(&name) {
+        if vfolder::is_reserved(name) {
             return Err(Error::invalid(format!("{name} is reserved for internal path.")));
         }
         if mount_map.contains_key(name) {
@@ -250,9 +253,8 @@ async fn prepare(
     }
     let is_private = image.labels.get("ai.backend.role").is_some_and(|role| role == "SYSTEM");
     let scaling_group = place::scaling_group(groups, request, is_private)?;
-    if let Some(folder) = request.mounts.first() {
-        return Err(Error::NotFound { object: "virtual folder", message: Some(folder.clone()) });
-    }
+    let session = SessionOwner { owner, domain: &scope.domain, group: scope.group_id };
+    let vfolder_mounts = mount::resolve(app, session, &request.mounts, &request.mount_map).await?;
     let (slots, resource_opts) = resources::for_kernel(asked, &request.resource_opts, image)?;
     let dependencies = place::dependencies(app, owner, &request.dependencies).await?;
     let designated_agents = place::designated_agents(app, request.agent_list.as_deref()).await?;
@@ -307,6 +309,7 @@ async fn prepare(
         is_private,
         starts_at,
         dependencies,
+        vfolder_mounts,
         kernels,
     })
 }

@@ -66,7 +66,26 @@ pub async fn destroy(
 /// # Errors
 /// It has ended already, or its status does not allow it without `forced`.
 pub async fn end(app: &SharedApp, id: SessionId, forced: bool, actor: &str) -> Result<Value> {
+    end_if(app, id, forced, actor, |status| check_status(status, forced)).await
+}
+
+/// Ends one session by force, whatever it is doing.
+///
+/// # Errors
+/// It has ended already.
+pub async fn kill(app: &SharedApp, id: SessionId, actor: &str) -> Result<Value> {
+    end_if(app, id, true, actor, |_| Ok(())).await
+}
+
+async fn end_if(
+    app: &SharedApp,
+    id: SessionId,
+    forced: bool,
+    actor: &str,
+    check: impl Fn(SessionStatus) -> Result<()> + Sync,
+) -> Result<Value> {
     let (metrics, lost) = figures(app, id, forced).await?;
+    let check = &check;
     let (lost, metrics) = (&lost, metrics.as_ref());
     let (changed, stats) = app
         .datastore
@@ -76,7 +95,7 @@ pub async fn end(app: &SharedApp, id: SessionId, forced: bool, actor: &str) -> R
             if session.status.is_terminal() {
                 return Err(gone());
             }
-            check_status(session.status, forced)?;
+            check(session.status)?;
             let changes = changes(&tx, &session, forced, lost).await?;
             let changed = tx.transition(&changes, app.by(actor)).await?;
             Ok((changed, stats(session.status, metrics)))

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use backendai_datastore::start::{StartingImage, StartingKernel, StartingSession};
 use backendai_rpc::agent_api::{
-    AutoPull, ClusterHost, CreateKernels, Dotfile, ImageSpec, KernelSpec, SessionSpec, SshKeypair,
+    AutoPull, ClusterHost, CreateKernels, Dotfile, ImageSpec, KernelSpec, MountSpec, SessionSpec,
+    SshKeypair,
 };
+use backendai_types::VfolderPermission;
 use serde_json::Value;
 
 use crate::app::{App, dotfile};
@@ -47,6 +49,16 @@ pub(in crate::tasks) async fn create_kernels(
             data: file.data,
         })
         .collect();
+    let mounts: Vec<MountSpec> = session
+        .vfolder_mounts
+        .iter()
+        .map(|mount| MountSpec {
+            name: mount.name.clone(),
+            host_path: mount.host_path.clone(),
+            kernel_path: mount.kernel_path.clone(),
+            read_only: mount.mount_perm == VfolderPermission::ReadOnly,
+        })
+        .collect();
     // Without keys of its owner's, a session is entered with its own.
     let ssh_keypair =
         keypair(&session.ssh_keypair.clone().unwrap_or_else(ssh_key::generate_for_kernels));
@@ -79,7 +91,7 @@ pub(in crate::tasks) async fn create_kernels(
                 slots: kernel.requested_slots.clone(),
                 shmem: shmem(&kernel.resource_opts),
                 environ: kernel_environ(&environ, kernel, &image),
-                mounts: Vec::new(),
+                mounts: mounts.clone(),
                 bootstrap_script: session.bootstrap_script.clone(),
                 startup_command: session.startup_command.clone(),
                 preopen_ports: match kernel.cluster_role.as_str() {

@@ -1,7 +1,5 @@
 //! GraphQL with the stock client's own queries; the order of keys is compared as text.
 
-use std::collections::BTreeSet;
-
 use backendai_manager::app::statistics;
 use backendai_rpc::statistics::{Metric, Metrics, NodeMetrics, Packed, Statistics, Unit};
 use backendai_types::KernelId;
@@ -408,9 +406,9 @@ async fn errors_come_beside_the_data_or_as_a_problem() {
     assert_eq!(reply.json()["data"], json!({"query": "is required"}));
 }
 
-/// Actors × queries: what each role is told. A query that is added must be added here.
+/// What each role is told; that every field has a rule, `matrix` checks.
 #[tokio::test]
-async fn every_query_has_its_rule_for_every_role() {
+async fn roles_are_told_why_they_may_not() {
     const FORBIDDEN: &str = "Forbidden operation.";
     const SUPERADMINS: &str = "Forbidden operation. (superadmin privilege required)";
     const NO_ROLE: &str = "Missing or invalid API parameters. (Unknown client role)";
@@ -493,17 +491,6 @@ async fn every_query_has_its_rule_for_every_role() {
             own,
         ),
     ];
-    let admin = world.key("admin").await;
-    let names = world.gql(admin, "{ __schema { queryType { fields { name } } } }", json!({})).await;
-    let names: Value = serde_json::from_str(&names).unwrap();
-    let queries: BTreeSet<&str> = names["data"]["__schema"]["queryType"]["fields"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|field| field["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(queries, cases.iter().map(|(name, ..)| *name).collect(), "add the query here");
-
     for (name, query, expected) in &cases {
         for (username, expected) in ["domain-admin", "user1", "user2"].iter().zip(expected) {
             let key = world.key(username).await;

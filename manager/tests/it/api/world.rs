@@ -132,6 +132,7 @@ impl World {
             executions: Default::default(),
             feed: Default::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
+            volumes: Default::default(),
         });
         lifecycle.spawn_vital("feed", feed::follow(Arc::clone(&app), lifecycle.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -276,6 +277,17 @@ impl Request<'_> {
     }
 
     pub async fn send(self) -> Reply {
+        let reply = self.answer().await;
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        Reply { status, headers, text: reply.text().await.unwrap() }
+    }
+
+    /// The status alone, for answers that do not end.
+    pub async fn head(self) -> StatusCode {
+        self.answer().await.status()
+    }
+
+    async fn answer(self) -> reqwest::Response {
         let authorization = self.key.map(|key| self.authorization(key));
         let url = format!("http://{}{}", self.world.addr, self.target);
         let method: Method = self.method.parse().unwrap();
@@ -292,9 +304,7 @@ impl Request<'_> {
         if let Some(body) = self.body {
             request = request.body(body);
         }
-        let reply = request.send().await.unwrap();
-        let (status, headers) = (reply.status(), reply.headers().clone());
-        Reply { status, headers, text: reply.text().await.unwrap() }
+        request.send().await.unwrap()
     }
 }
 

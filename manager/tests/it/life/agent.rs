@@ -1,6 +1,6 @@
 //! An agent that makes kernels of nothing, and misbehaves as it is told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,10 @@ pub struct State {
     /// Kernels it was told to restart, with the names of the restarts.
     pub restarts: Vec<(KernelId, i64)>,
     pub destroyed: Vec<(KernelId, String)>,
+    /// Sessions with a network of several hosts.
+    pub networks: BTreeSet<SessionId>,
+    /// Is on no manager of a swarm.
+    pub has_no_swarm: bool,
     pub reported: Vec<KernelEvent>,
     pub epochs: Vec<u64>,
     incarnation: u64,
@@ -113,6 +117,7 @@ impl FakeAgent {
                 incarnation: state.incarnation,
                 info: state.info_wanted.then(|| self.info()),
                 kernels: kernels.collect(),
+                networks: state.networks.iter().copied().collect(),
             }
         };
         for manager in self.clients() {
@@ -304,6 +309,28 @@ impl AgentApi for FakeAgent {
             }
         }
         self.report(events).await;
+        Ok(())
+    }
+
+    async fn create_network(
+        &self,
+        _: CallContext,
+        network: SessionNetwork,
+    ) -> Result<(), RemoteError> {
+        let mut state = self.state.lock();
+        if state.has_no_swarm {
+            return Err(RemoteError::new(ErrorKind::NotSupported, "no swarm here"));
+        }
+        state.networks.insert(network.session_id);
+        Ok(())
+    }
+
+    async fn remove_networks(
+        &self,
+        _: CallContext,
+        request: SessionNetworks,
+    ) -> Result<(), RemoteError> {
+        self.state.lock().networks.retain(|session| !request.sessions.contains(session));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use backendai_rpc::agent_api::{ExecuteMode, RunStatus};
 use backendai_types::{ClusterMode, SessionStatus};
 use serde_json::{Value, json};
 
-use super::world::{World, request, user};
+use super::world::{World, eventually, request, user};
 
 #[tokio::test]
 async fn a_session_runs_and_ends_and_tells_each_step_once() {
@@ -93,6 +93,44 @@ async fn kernels_are_told_who_and_where_they_are() {
     }
     assert_eq!(main.shmem, 64 << 20);
     assert!(kernels.iter().all(|k| k.preopen_ports.is_empty() == (k.cluster_role == "sub")));
+}
+
+#[tokio::test]
+async fn an_agent_on_a_swarm_makes_the_network_and_removes_it_at_the_end() {
+    let world = World::new(&[1, 1, 1]).await;
+    for id in ["a1", "a2"] {
+        world.agent(id).state.lock().has_no_swarm = true;
+    }
+    let wanted = CreateSession {
+        cluster_size: 2,
+        cluster_mode: ClusterMode::MultiNode,
+        ..request("spread")
+    };
+    let created = world.create(wanted).await.unwrap();
+    assert_eq!(created.status, "RUNNING");
+    let networks = || world.agent("a3").state.lock().networks.clone();
+    assert!(networks().contains(&created.session_id));
+    // Kernels of one agent need no such network.
+    world.create(request("single")).await.unwrap();
+    assert_eq!(networks().len(), 1);
+    world.destroy("spread", false).await.unwrap();
+    eventually("the network is removed", || async { networks().is_empty() }).await;
+}
+
+#[tokio::test]
+async fn without_a_swarm_a_multi_node_session_says_so() {
+    let world = World::new(&[4]).await;
+    world.agent("a1").state.lock().has_no_swarm = true;
+    let wanted = CreateSession {
+        cluster_size: 2,
+        cluster_mode: ClusterMode::MultiNode,
+        ..request("spread")
+    };
+    let created = world.create(wanted).await.unwrap();
+    assert_eq!(created.status, "CANCELLED");
+    let session = world.session(created.session_id).await;
+    assert_eq!(session.status_data["error"]["name"], "NotSupported");
+    world.until_empty().await;
 }
 
 #[tokio::test]

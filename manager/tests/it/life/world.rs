@@ -192,6 +192,7 @@ impl TestManager {
             executions: Executions::default(),
             feed: Default::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
+            volumes: Default::default(),
         });
         let leadership = if leads {
             Leadership::fixed(1)
@@ -334,6 +335,7 @@ async fn site(database: &TestDatabase) {
         accelerators: None,
         labels: [("ai.backend.service-ports".to_owned(), "jupyter:http:8888".to_owned())].into(),
         resources: [(SlotName::cpu(), SlotRange { min: Decimal::ONE, max: None })].into(),
+        is_local: false,
     };
     store.autocommit().await.unwrap().image_upsert(&image).await.unwrap();
 }

@@ -1,10 +1,12 @@
 //! `bench`: figures and ratios, measured side by side in one run. Nothing is asserted: a slow
 //! machine makes slow figures, not failing tests.
 
+mod admin;
 mod api;
 mod floor;
 mod session;
 mod stats;
+mod streams;
 mod target;
 mod wrk;
 
@@ -23,6 +25,10 @@ pub enum Bench {
     Api(Options),
     /// From the create call to RUNNING, beside plain Docker, and the round trip of an execution.
     Session(Options),
+    /// A terminal's echo, connections through the proxy, and a flood of output.
+    Streams,
+    /// Lists of 100,000 sessions, 10,000 users and 1,000 agents, with filters and orders.
+    Admin(Options),
     /// The bare warp handlers that `api` compares with.
     #[command(hide = true)]
     Floor {
@@ -55,10 +61,15 @@ pub struct Options {
 }
 
 pub async fn run(layout: &Layout, bench: Bench) -> Result<()> {
+    if cfg!(debug_assertions) {
+        say("! this is a debug build: ./halfstack bench builds and measures a release build");
+    }
     match bench {
         Bench::Floor { postgres, port } => floor::serve(&postgres, port).await,
         Bench::Api(options) => measure(layout, &options, Kind::Api).await,
+        Bench::Admin(options) => measure(layout, &options, Kind::Admin).await,
         Bench::Session(options) => measure(layout, &options, Kind::Session).await,
+        Bench::Streams => streams(layout).await,
     }
 }
 
@@ -66,20 +77,29 @@ pub async fn run(layout: &Layout, bench: Bench) -> Result<()> {
 enum Kind {
     Api,
     Session,
+    Admin,
+}
+
+async fn streams(layout: &Layout) -> Result<()> {
+    Shared::prepare(layout, &Progress::shown()).await?;
+    let mut cluster = TestCluster::builder().start().await?;
+    let ours = Target::ours(&cluster);
+    let measured = Box::pin(streams::run(&mut cluster, &ours)).await;
+    cluster.stop().await?;
+    Shared::end(layout).await?;
+    measured
 }
 
 async fn measure(layout: &Layout, options: &Options, kind: Kind) -> Result<()> {
-    if cfg!(debug_assertions) {
-        say("! this is a debug build: ./halfstack bench builds and measures a release build");
-    }
     // Shows the progress that the cluster's own preparation keeps silent about.
     Shared::prepare(layout, &Progress::shown()).await?;
     let upstream = if options.upstream { Some(target::upstream(layout).await?) } else { None };
-    let cluster = TestCluster::builder().start().await?;
+    let mut cluster = TestCluster::builder().start().await?;
     let ours = Target::ours(&cluster);
     let original = upstream.as_ref().map(|upstream| &upstream.target);
     let measured = match kind {
         Kind::Api => Box::pin(api::run(layout, &cluster, &ours, original, options)).await,
+        Kind::Admin => Box::pin(admin::run(&mut cluster, &ours)).await,
         Kind::Session => Box::pin(session::run(&cluster, &ours, original, options)).await,
     };
     cluster.stop().await?;

@@ -24,7 +24,7 @@ pub struct ClusterQueries;
 #[Object(rename_fields = "snake_case", rename_args = "snake_case")]
 impl ClusterQueries {
     async fn agent(&self, ctx: &Context<'_>, agent_id: String) -> Result<Option<Agent>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let scope = AgentScope { id: Some(AgentId(agent_id)), ..AgentScope::default() };
         let load = async {
             let db = asker.app.datastore.autocommit().await?;
@@ -40,9 +40,13 @@ impl ClusterQueries {
         scaling_group: Option<String>,
         status: Option<String>,
     ) -> Result<Option<Vec<Option<Agent>>>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let statuses = status.map(|text| parse_agent_statuses(&text)).transpose()?;
-        let scope = AgentScope { id: None, scaling_group, statuses: statuses.unwrap_or_default() };
+        let scope = AgentScope {
+            scaling_group,
+            statuses: statuses.unwrap_or_default(),
+            ..AgentScope::default()
+        };
         let load = async {
             let db = asker.app.datastore.autocommit().await?;
             db.agent_page(&scope, &Slice::first(MAX_AGENTS)).await
@@ -62,10 +66,14 @@ impl ClusterQueries {
         scaling_group: Option<String>,
         status: Option<String>,
     ) -> Result<Option<AgentList>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let slice = slice(limit, offset, filter, order, AGENT_FIELDS)?;
         let statuses = status.map(|text| parse_agent_statuses(&text)).transpose()?;
-        let scope = AgentScope { id: None, scaling_group, statuses: statuses.unwrap_or_default() };
+        let scope = AgentScope {
+            scaling_group,
+            statuses: statuses.unwrap_or_default(),
+            ..AgentScope::default()
+        };
         let load = async {
             let db = asker.app.datastore.autocommit().await?;
             db.agent_page(&scope, &slice).await
@@ -80,7 +88,7 @@ impl ClusterQueries {
         reference: String,
         #[graphql(default_with = "Some(\"x86_64\".to_owned())")] architecture: Option<String>,
     ) -> Result<Option<Image>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         let architecture = architecture.as_deref().unwrap_or("x86_64");
         Image::named(asker, &reference, architecture).await.map(Some)
     }
@@ -92,7 +100,7 @@ impl ClusterQueries {
         is_installed: Option<bool>,
         is_operation: Option<bool>,
     ) -> Result<Option<Vec<Option<Image>>>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         let mut images = Image::visible(asker).await?;
         if let Some(wanted) = is_installed {
             images.retain(|image| image.is_installed() == wanted);

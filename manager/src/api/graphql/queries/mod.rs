@@ -1,8 +1,11 @@
 //! The root of all queries. Each begins with its rule, see [`guard`](super::guard).
 
 mod cluster;
+mod compute;
 mod people;
+mod policy;
 mod site;
+mod storage;
 
 use async_graphql::{Error, MergedObject, Result};
 use backendai_datastore::agent_list_view::AGENT_STATUS_NAMES;
@@ -14,7 +17,14 @@ use crate::context::RequestContext;
 
 /// The root of all queries.
 #[derive(MergedObject, Default)]
-pub struct Queries(cluster::ClusterQueries, people::PeopleQueries, site::SiteQueries);
+pub struct Queries(
+    cluster::ClusterQueries,
+    compute::ComputeQueries,
+    people::PeopleQueries,
+    site::SiteQueries,
+    policy::PolicyQueries,
+    storage::StorageQueries,
+);
 
 fn own_key(context: &RequestContext) -> String {
     context.access_key.0.clone()

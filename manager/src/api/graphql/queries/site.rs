@@ -20,7 +20,7 @@ impl SiteQueries {
         ctx: &Context<'_>,
         name: Option<String>,
     ) -> Result<Option<ScalingGroup>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let Some(name) = name else { return Ok(None) };
         let scope = ScalingGroupScope { name: Some(name), ..ScalingGroupScope::default() };
         Ok(scaling_groups(asker, scope).await?.pop())
@@ -32,7 +32,7 @@ impl SiteQueries {
         name: Option<String>,
         is_active: Option<bool>,
     ) -> Result<Option<Vec<Option<ScalingGroup>>>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let scope = ScalingGroupScope { name, is_active, ..ScalingGroupScope::default() };
         Ok(Some(scaling_groups(asker, scope).await?.into_iter().map(Some).collect()))
     }
@@ -43,7 +43,7 @@ impl SiteQueries {
         domain: String,
         is_active: Option<bool>,
     ) -> Result<Option<Vec<Option<ScalingGroup>>>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let scope =
             ScalingGroupScope { domain: Some(domain), is_active, ..ScalingGroupScope::default() };
         Ok(Some(scaling_groups(asker, scope).await?.into_iter().map(Some).collect()))
@@ -55,7 +55,7 @@ impl SiteQueries {
         user_group: String,
         is_active: Option<bool>,
     ) -> Result<Option<Vec<Option<ScalingGroup>>>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let group = uuid::Uuid::parse_str(&user_group)
             .map_err(|_| async_graphql::Error::new("user_group: not a UUID"))?;
         let scope =
@@ -69,7 +69,7 @@ impl SiteQueries {
         access_key: String,
         is_active: Option<bool>,
     ) -> Result<Option<Vec<Option<ScalingGroup>>>> {
-        let asker = guard::superadmin(ctx)?;
+        let asker = guard::admit(ctx)?;
         let scope = ScalingGroupScope {
             access_key: Some(access_key),
             is_active,
@@ -84,7 +84,7 @@ impl SiteQueries {
         ctx: &Context<'_>,
         name: Option<String>,
     ) -> Result<Option<KeypairPolicy>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         let load = async {
             let db = asker.app.datastore.autocommit().await?;
             let name = match name {
@@ -105,7 +105,7 @@ impl SiteQueries {
         &self,
         ctx: &Context<'_>,
     ) -> Result<Option<Vec<Option<KeypairPolicy>>>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         let user = match asker.context.role {
             Role::Superadmin | Role::Admin => None,
             Role::User | Role::Monitor => Some(asker.context.user_id),
@@ -123,7 +123,7 @@ impl SiteQueries {
         ctx: &Context<'_>,
         name: String,
     ) -> Result<Option<ResourcePreset>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         Ok(presets(asker).await?.into_iter().find(|preset| preset.0.name == name))
     }
 
@@ -131,7 +131,7 @@ impl SiteQueries {
         &self,
         ctx: &Context<'_>,
     ) -> Result<Option<Vec<Option<ResourcePreset>>>> {
-        let asker = guard::anyone(ctx)?;
+        let asker = guard::admit(ctx)?;
         Ok(Some(presets(asker).await?.into_iter().map(Some).collect()))
     }
 }

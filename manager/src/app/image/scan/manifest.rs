@@ -68,6 +68,14 @@ pub(super) struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// That of an image that an engine has: its id is the digest of its configuration.
+    pub(super) fn of_engine(id: String, size: i64) -> Self {
+        let config = Descriptor { digest: id, size, platform: None, annotations: None };
+        Self { config, layers: Vec::new() }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Index {
     pub manifests: Vec<Descriptor>,
@@ -90,6 +98,16 @@ struct RunConfig {
     labels: Option<BTreeMap<String, String>>,
 }
 
+impl ImageConfig {
+    /// That of an image that an engine has.
+    pub(super) fn of_engine(
+        architecture: String,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Self {
+        Self { architecture, config: Some(RunConfig { labels }), container_config: None }
+    }
+}
+
 /// One image of one platform.
 #[derive(Clone, Debug)]
 pub struct ImageManifest {
@@ -101,6 +119,11 @@ impl ImageManifest {
     /// Its architecture in the product's spelling.
     pub fn architecture(&self) -> String {
         normalize_architecture(&self.config.architecture)
+    }
+
+    /// The digest of its configuration.
+    pub(super) fn config_digest(&self) -> &str {
+        &self.manifest.config.digest
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -137,6 +160,7 @@ impl ImageManifest {
             size_bytes: sizes.fold(self.manifest.config.size, i64::saturating_add),
             accelerators: accelerators.filter(|list| !list.is_empty()).map(str::to_owned),
             resources: limits(&labels)?,
+            is_local: false,
             labels,
         })
     }

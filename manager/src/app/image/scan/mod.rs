@@ -4,6 +4,8 @@
 //! from the agents' copies, and forgetting it is an operator's decision. A tag that cannot
 //! be used is skipped with a reason; a registry that does not answer ends its scan.
 
+mod catalogue;
+mod engine;
 mod headers;
 mod manifest;
 mod registry;
@@ -14,7 +16,6 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use backendai_datastore::image::{NewImage, Upserted};
 use backendai_datastore::{Datastore, DatastoreError};
-use backendai_types::image::DEFAULT_REGISTRY;
 use backendai_types::{ImageRef, image::InvalidImageRef};
 
 use crate::shared_config::{Registry, RegistryKind};
@@ -183,6 +184,17 @@ pub async fn scan(
     Ok(scan.report)
 }
 
+/// What to scan to read the images of this host's engine: all that are made for us, or one.
+pub fn local_engine(image: Option<&str>) -> (BTreeMap<String, Registry>, Target) {
+    let registry = engine::registry();
+    let name = registry.name.clone();
+    let target = match image.filter(|image| !image.is_empty()) {
+        None => Target::Registry(name.clone()),
+        Some(image) => Target::Repository { registry: name.clone(), repository: image.to_owned() },
+    };
+    (BTreeMap::from([(name, registry)]), target)
+}
+
 struct Scan<'a, F> {
     datastore: &'a Datastore,
     on_step: F,
@@ -211,10 +223,7 @@ impl From<DatastoreError> for Stop {
 impl<F: FnMut(Step)> Scan<'_, F> {
     async fn registry(&mut self, registry: &Registry, target: &Target) -> Result<(), Stop> {
         if registry.kind == RegistryKind::Local {
-            return Err(RegistryError::NotOffered(
-                "images of the agents' own engines cannot be scanned from the manager",
-            )
-            .into());
+            return self.engine(registry, target).await;
         }
         let client = RegistryClient::connect(registry).await?;
         let repositories = match target {
@@ -223,19 +232,41 @@ impl<F: FnMut(Step)> Scan<'_, F> {
                 return self.tags(registry, &client, &image.name, tags, true).await;
             }
             Target::Repository { repository, .. } => vec![repository.clone()],
-            Target::All | Target::Registry(_) => {
-                refuse_catalogue(registry)?;
-                client.repositories().await?
-            }
+            Target::All | Target::Registry(_) => client.catalogue(registry).await?,
         };
         let single = matches!(target, Target::Repository { .. });
         for repository in repositories {
-            match client.tags(&repository).await {
+            match client.repository_tags(registry, &repository).await {
                 Ok(tags) => self.tags(registry, &client, &repository, tags, single).await?,
                 // A repository may be listed and have no tag left.
                 Err(RegistryError::NotFound { .. }) if !single => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Images of an engine. What is known from a registry already stays as the registry tells.
+    async fn engine(&mut self, registry: &Registry, target: &Target) -> Result<(), Stop> {
+        let client = engine::EngineClient::new(registry)?;
+        let names = match target {
+            Target::Repository { repository, .. } => vec![repository.clone()],
+            Target::All | Target::Registry(_) | Target::Tag(_) => client.tags().await?,
+        };
+        self.total += names.len();
+        for name in names {
+            let manifest = client.image(&name).await?;
+            let (owner, repository, tag) = engine::canonical(&name);
+            let architecture = manifest.architecture();
+            let digest = manifest.config_digest().to_owned();
+            let is_known = self.datastore.autocommit().await?.image_is_remote(&digest).await?;
+            let image = match is_known {
+                true => Err("it is known from a registry".to_owned()),
+                false => manifest
+                    .into_image(&owner, &repository, &tag)
+                    .map(|image| NewImage { is_local: true, ..image }),
+            };
+            self.record(&repository, &tag, &architecture, image).await?;
         }
         Ok(())
     }
@@ -304,25 +335,6 @@ impl<F: FnMut(Step)> Scan<'_, F> {
         self.done += 1;
         (self.on_step)(Step { done: self.done, total: self.total, message });
         Ok(())
-    }
-}
-
-/// Registries whose repositories cannot be listed by the common protocol.
-fn refuse_catalogue(registry: &Registry) -> Result<(), RegistryError> {
-    if registry.name == DEFAULT_REGISTRY || registry.name.ends_with(".docker.io") {
-        return Err(RegistryError::NotOffered(
-            "Docker Hub cannot be scanned as a whole: name an image, \
-             as in `image rescan index.docker.io/library/python:3.12-slim`",
-        ));
-    }
-    match registry.kind {
-        RegistryKind::Docker => Ok(()),
-        RegistryKind::Harbor | RegistryKind::Harbor2 | RegistryKind::Local => {
-            Err(RegistryError::NotOffered(
-                "Harbor's own catalogue is not read yet: name an image \
-                 or repository, or set the registry's type to docker",
-            ))
-        }
     }
 }
 

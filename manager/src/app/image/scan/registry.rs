@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::catalogue::is_hub;
 use super::headers::{Challenge, next_page};
 use super::manifest::{INDEX, ImageConfig, ImageManifest, Index, Manifest, SINGLE};
 use crate::shared_config::Registry;
@@ -21,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts at a request that a busy registry puts off.
 const ATTEMPTS: u32 = 4;
+/// Name of the header that leads to the next page.
+pub(super) const LINK_HEADER: &str = "link";
 /// Page sizes, as the product asks for.
 const CATALOG_PAGE: u32 = 30;
 const TAGS_PAGE: u32 = 10;
@@ -72,7 +75,7 @@ pub enum RegistryError {
     NotOffered(&'static str),
 }
 
-type Result<T, E = RegistryError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 /// How requests are authorized.
 enum Auth {
@@ -119,10 +122,7 @@ impl RegistryClient {
         let mut client = Self {
             http,
             base: registry.url.clone(),
-            credentials: registry.username.clone().map(|user| {
-                let password = registry.password.as_ref().map(|p| p.expose().to_owned());
-                (user, password.unwrap_or_default())
-            }),
+            credentials: credentials(registry),
             auth: Auth::Basic,
         };
         client.auth = client.negotiate().await?;
@@ -402,6 +402,16 @@ impl RegistryClient {
         }
     }
 
+    /// Where the registry is.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks the registry's own interface, which takes the account and no token.
+    pub(super) async fn api_get(&self, doing: &str, url: &str) -> Result<Response> {
+        self.send(doing, || self.basic(self.http.get(url))).await
+    }
+
     fn basic(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.credentials {
             Some((user, password)) => request.basic_auth(user, Some(password)),
@@ -409,7 +419,7 @@ impl RegistryClient {
         }
     }
 
-    fn denied(&self, doing: String) -> RegistryError {
+    pub(super) fn denied(&self, doing: String) -> RegistryError {
         let hint = if self.credentials.is_some() {
             "check config/docker/registry/NAME/username and password"
         } else {
@@ -419,16 +429,27 @@ impl RegistryClient {
     }
 }
 
+/// The account to log in with. At Docker Hub a name without a password only says whose
+/// repositories are meant.
+fn credentials(registry: &Registry) -> Option<(String, String)> {
+    let user = registry.username.clone()?;
+    match &registry.password {
+        Some(password) => Some((user, password.expose().to_owned())),
+        None if is_hub(registry) => None,
+        None => Some((user, String::new())),
+    }
+}
+
 fn pull(repository: &str) -> String {
     format!("repository:{repository}:pull")
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Reads an answer of bounded size.
-async fn read_body(doing: &str, mut response: Response) -> Result<Vec<u8>> {
+pub(super) async fn read_body(doing: &str, mut response: Response) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let chunk = response.chunk().await.map_err(|source| RegistryError::Unavailable {

@@ -29,7 +29,8 @@ fn absolute(text: &str) -> Option<DateTime<Utc>> {
         })
 }
 
-fn distance(text: &str) -> Option<TimeDelta> {
+/// A distance of time: `1d2h30min15s`, `90d`, bare seconds, with an optional sign.
+pub(in crate::app) fn distance(text: &str) -> Option<TimeDelta> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),

@@ -1,0 +1,4 @@
+# fails: set services.backendai.agent.enable
+{
+  services.backendai.watcher.enable = true;
+}
