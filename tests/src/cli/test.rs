@@ -10,6 +10,25 @@ use backendai_tests::process::find_program;
 use backendai_tests::progress::{Progress, say};
 
 pub async fn run(layout: &Layout, nextest: &[String]) -> Result<()> {
+    anyhow::ensure!(
+        find_program(&["cargo-nextest"], &[]).is_some(),
+        "cargo-nextest is not installed: run `cargo install --locked cargo-nextest`"
+    );
+    // What an earlier, killed run left would be in the way of its successor.
+    Shared::end(layout).await?;
+    let tested = async {
+        // Images are fetched and packed, which leaves most of the processors to the compiler.
+        let (checked, prepared) = tokio::join!(check(layout, nextest), prepare(layout));
+        checked?;
+        run_tests(layout, nextest, &prepared?).await
+    };
+    let tested = tested.await;
+    let ended = Shared::end(layout).await.context("clean up after the tests");
+    tested.and(ended)
+}
+
+/// Everything that needs no server, and the build.
+async fn check(layout: &Layout, nextest: &[String]) -> Result<()> {
     if nextest.is_empty() {
         cargo(layout, &["fmt", "--all", "--check"]).await?;
         let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -25,23 +44,17 @@ pub async fn run(layout: &Layout, nextest: &[String]) -> Result<()> {
             );
         }
     }
-    anyhow::ensure!(
-        find_program(&["cargo-nextest"], &[]).is_some(),
-        "cargo-nextest is not installed: run `cargo install --locked cargo-nextest`"
-    );
-    // With the tests' own features, or nextest would build the daemons once more.
-    cargo(layout, &["build", "--workspace", "--all-targets"]).await?;
-    // What an earlier, killed run left would be in the way of its successor.
-    Shared::end(layout).await?;
-    let tested = tests(layout, nextest).await;
-    let ended = Shared::end(layout).await.context("clean up after the tests");
-    tested.and(ended)
+    cargo(layout, &["build", "--workspace", "--all-targets"]).await
 }
 
-async fn tests(layout: &Layout, nextest: &[String]) -> Result<()> {
+/// Servers, client and images: minutes the first time, which a test has not.
+async fn prepare(layout: &Layout) -> Result<Shared> {
     let shared = Shared::prepare(layout, &Progress::shown()).await?;
-    // Minutes the first time, which a test has not.
     backendai_tests::systemd::ensure_image(layout).await?;
+    Ok(shared)
+}
+
+async fn run_tests(layout: &Layout, nextest: &[String], shared: &Shared) -> Result<()> {
     let runner = kernel_runner(layout).await?;
     let mut command = Command::new("cargo");
     command.args(["nextest", "run", "--workspace"]).args(nextest);
