@@ -82,6 +82,7 @@ impl Manager {
             redis,
             agents: AgentPool::new(connector),
             executions: crate::app::session::execute::Executions::default(),
+            received_output: Default::default(),
             feed: Feed::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
             volumes: Default::default(),

@@ -53,6 +53,8 @@ pub struct Taken {
     pub console: Vec<ConsoleItem>,
     /// What ended the step, if something did.
     pub control: Option<RunRecord>,
+    /// Number of the last record handed out here or before.
+    pub last: u64,
     /// The runner may forget records up to this number.
     pub acknowledge: Option<u64>,
 }
@@ -122,25 +124,39 @@ impl RunLog {
 
     /// Hands out a run's output up to its next stop, or up to a reply's size. A run that
     /// ended is forgotten with its last output.
-    pub fn take(&mut self, run: &str, now: Instant) -> Taken {
-        let mut taken = Taken::default();
+    ///
+    /// Records up to `received` have reached the caller: the process of the agent that handed
+    /// them out ended before it could tell the runner, so that they came again.
+    pub fn take(&mut self, run: &str, received: u64, now: Instant) -> Taken {
+        let mut taken = Taken { last: received, ..Taken::default() };
         let Some(state) = self.runs.get_mut(run) else { return taken };
         state.last_poll = now;
         let mut size = 0;
         for slot in self.records.iter_mut().filter(|slot| &*slot.run == run) {
             let Some(record) = slot.record.take() else { continue };
+            if slot.seq <= received {
+                match record {
+                    RunRecord::Console(item) => {
+                        state.bytes = state.bytes.saturating_sub(item.size())
+                    }
+                    _ => state.controls = state.controls.saturating_sub(1),
+                }
+                continue;
+            }
             match record {
                 RunRecord::Console(item) => {
                     if size > 0 && size + item.size() > MAX_REPLY_BYTES {
                         slot.record = Some(RunRecord::Console(item));
                         break;
                     }
+                    taken.last = slot.seq;
                     size += item.size();
                     state.bytes = state.bytes.saturating_sub(item.size());
                     push_merged(&mut taken.console, item);
                 }
                 control => {
                     state.controls = state.controls.saturating_sub(1);
+                    taken.last = slot.seq;
                     taken.control = Some(control);
                     break;
                 }
@@ -243,7 +259,7 @@ mod tests {
         assert!(log.record(5, "a", RunRecord::BuildFinished { exit_code: 1 }, now));
         log.record(6, "a", out("more"), now);
         log.record(7, "a", FINISHED, now);
-        let first = log.take("a", now);
+        let first = log.take("a", 0, now);
         assert_eq!(
             first.console,
             [
@@ -254,7 +270,7 @@ mod tests {
         );
         assert_eq!(first.control, Some(RunRecord::BuildFinished { exit_code: 1 }));
         assert_eq!(first.acknowledge, Some(5));
-        let second = log.take("a", now);
+        let second = log.take("a", 0, now);
         assert_eq!((second.control, second.acknowledge), (Some(FINISHED), Some(7)));
         assert!(!log.knows("a"));
     }
@@ -270,8 +286,8 @@ mod tests {
         log.adopt(&["a".into(), "b".into()], Some(true), now);
         assert!(log.is_due("a") && !log.is_due("b"));
         let question = Some(RunRecord::WaitingInput { is_password: true });
-        assert_eq!(log.take("a", now).control, question);
-        assert_eq!(log.take("a", now).control, None);
+        assert_eq!(log.take("a", 0, now).control, question);
+        assert_eq!(log.take("a", 0, now).control, None);
         log.adopt(&["c".into()], Some(false), now);
         log.answered("c");
         assert!(!log.is_due("c"));
@@ -285,8 +301,8 @@ mod tests {
         log.record(2, "a", FINISHED, now);
         log.record(3, "b", out("b"), now);
         log.record(4, "b", FINISHED, now);
-        assert_eq!(log.take("b", now).acknowledge, None);
-        assert_eq!(log.take("a", now).acknowledge, Some(4));
+        assert_eq!(log.take("b", 0, now).acknowledge, None);
+        assert_eq!(log.take("a", 0, now).acknowledge, Some(4));
     }
 
     #[test]
@@ -294,10 +310,24 @@ mod tests {
         let now = Instant::now();
         let mut log = RunLog::default();
         log.record(1, "a", out("x"), now);
-        log.take("a", now);
+        log.take("a", 0, now);
         log.record(1, "a", out("x"), now);
         log.record(2, "a", out("y"), now);
-        assert_eq!(log.take("a", now).console, [ConsoleItem::Stdout("y".into())]);
+        assert_eq!(log.take("a", 0, now).console, [ConsoleItem::Stdout("y".into())]);
+    }
+
+    #[test]
+    fn what_reached_the_caller_is_left_out() {
+        let now = Instant::now();
+        let mut log = RunLog::default();
+        log.record(4, "a", out("before"), now);
+        log.record(5, "a", RunRecord::BuildFinished { exit_code: 0 }, now);
+        log.record(6, "a", out("after"), now);
+        let taken = log.take("a", 5, now);
+        assert_eq!(taken.console, [ConsoleItem::Stdout("after".into())]);
+        assert_eq!((taken.control, taken.last, taken.acknowledge), (None, 6, Some(6)));
+        assert!(!log.is_due("a"));
+        assert_eq!(log.take("a", 6, now).last, 6);
     }
 
     #[test]
@@ -310,10 +340,10 @@ mod tests {
         }
         log.record(4, "a", FINISHED, now);
         for expected in [Some(1), Some(2)] {
-            let taken = log.take("a", now);
+            let taken = log.take("a", 0, now);
             assert_eq!((taken.control, taken.acknowledge), (None, expected));
         }
-        assert_eq!(log.take("a", now).control, Some(FINISHED));
+        assert_eq!(log.take("a", 0, now).control, Some(FINISHED));
     }
 
     #[test]

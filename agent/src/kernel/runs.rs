@@ -159,7 +159,7 @@ impl Runner {
                 run_id
             }
         };
-        let taken = self.step(&run_id, flush).await?;
+        let taken = self.step(&run_id, request.received, flush).await?;
         Ok(reply(run_id, taken))
     }
 
@@ -283,7 +283,12 @@ impl Runner {
         }
     }
 
-    async fn step(&self, run_id: &str, flush: Duration) -> Result<Taken, RemoteError> {
+    async fn step(
+        &self,
+        run_id: &str,
+        received: u64,
+        flush: Duration,
+    ) -> Result<Taken, RemoteError> {
         let deadline = Instant::now() + flush;
         let _poll = Poll::begin(self, run_id);
         loop {
@@ -311,13 +316,13 @@ impl Runner {
                 }
                 () = self.closed.cancelled() => {
                     // What it said before it went is handed out first.
-                    let taken = self.log.lock().take(run_id, Instant::now());
+                    let taken = self.log.lock().take(run_id, received, Instant::now());
                     let is_empty = taken.console.is_empty() && taken.control.is_none();
                     return if is_empty { Err(self.gone()) } else { Ok(taken) };
                 }
             }
         }
-        let taken = self.log.lock().take(run_id, Instant::now());
+        let taken = self.log.lock().take(run_id, received, Instant::now());
         self.acknowledge(taken.acknowledge);
         Ok(taken)
     }
@@ -456,7 +461,8 @@ fn reply(run_id: String, taken: Taken) -> ExecuteReply {
         }
         Some(RunRecord::Finished { exit_code }) => (RunStatus::Finished, Some(exit_code), None),
     };
-    ExecuteReply { run_id, status, exit_code, is_password, console: taken.console }
+    let (console, last_record) = (taken.console, taken.last);
+    ExecuteReply { run_id, status, exit_code, is_password, console, last_record }
 }
 
 #[cfg(test)]
@@ -467,7 +473,8 @@ mod tests {
 
     fn query(run_id: &str, flush_ms: u64) -> Execute {
         let mode = ExecuteMode::Query { code: "x".into() };
-        Execute { kernel_id: Uuid::nil().into(), run_id: Some(run_id.into()), mode, flush_ms }
+        let (kernel_id, run_id) = (Uuid::nil().into(), Some(run_id.into()));
+        Execute { kernel_id, run_id, mode, received: 0, flush_ms }
     }
 
     #[tokio::test(start_paused = true)]

@@ -283,6 +283,9 @@ pub struct Execute {
     pub run_id: Option<String>,
     /// What to do.
     pub mode: ExecuteMode,
+    /// The last [`ExecuteReply::last_record`] of this run that reached the caller, 0 for none:
+    /// an agent that was killed after its answer hands out nothing twice.
+    pub received: u64,
     /// How long to gather output before answering `continued`.
     pub flush_ms: u64,
 }
@@ -326,6 +329,8 @@ pub struct ExecuteReply {
     pub is_password: Option<bool>,
     /// Output since the last step, adjacent pieces of one stream merged.
     pub console: Vec<ConsoleItem>,
+    /// Up to which of the runner's records the run's output has been handed out.
+    pub last_record: u64,
 }
 
 /// How one step of a run ended.

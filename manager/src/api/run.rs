@@ -136,6 +136,7 @@ mod tests {
             exit_code: Some(0),
             is_password: None,
             console,
+            last_record: 0,
         }
     }
 

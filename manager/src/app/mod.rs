@@ -70,6 +70,8 @@ pub struct App {
     pub agents: AgentPool,
     /// Counts of executed code that have not reached the database yet.
     pub executions: session::execute::Executions,
+    /// How far the output of runs has come.
+    pub received_output: session::received::ReceivedOutput,
     /// What happens to sessions, as it happens.
     pub feed: Feed,
     /// Runs work that outlives its request.

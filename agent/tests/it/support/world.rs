@@ -324,7 +324,8 @@ impl Running {
         flush_ms: u64,
     ) -> Result<ExecuteReply, CallError> {
         let run_id = run_id.map(str::to_owned);
-        self.client.execute(&Execute { kernel_id: id, run_id, mode, flush_ms }).await
+        let request = Execute { kernel_id: id, run_id, mode, received: 0, flush_ms };
+        self.client.execute(&request).await
     }
 
     /// Runs code and gathers everything until it stops.

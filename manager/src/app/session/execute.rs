@@ -55,12 +55,16 @@ impl RunningKernel {
         let run_id = request.run_id.clone();
         let call = Execute {
             kernel_id: self.kernel_id,
+            received: self.app.received_output.last_record(self.kernel_id, run_id.as_deref()),
             run_id: request.run_id,
             mode: request.mode,
             flush_ms: u64::try_from(request.flush.as_millis()).unwrap_or(u64::MAX),
         };
         match self.client.execute(&call).await {
-            Ok(reply) => Ok(reply),
+            Ok(reply) => {
+                self.app.received_output.note(self.kernel_id, &reply);
+                Ok(reply)
+            }
             Err(CallError::Remote(error)) if error.kind == ErrorKind::KernelNotFound => {
                 Ok(ExecuteReply {
                     run_id: run_id.unwrap_or_default(),
@@ -68,6 +72,7 @@ impl RunningKernel {
                     exit_code: Some(EXIT_GONE),
                     is_password: None,
                     console: Vec::new(),
+                    last_record: 0,
                 })
             }
             Err(error) => Err(failed(error)),

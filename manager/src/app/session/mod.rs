@@ -12,6 +12,7 @@ pub mod files;
 pub mod logs;
 pub mod lookup;
 pub mod query;
+pub mod received;
 pub mod rename;
 pub mod restart;
 pub mod service;

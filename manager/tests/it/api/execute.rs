@@ -71,6 +71,7 @@ impl Agent {
             exit_code: (status == RunStatus::Finished).then_some(0),
             is_password: (status == RunStatus::WaitingInput).then_some(false),
             console: vec![ConsoleItem::Stdout(text)],
+            last_record: 0,
         })
     }
 }

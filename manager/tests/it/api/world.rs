@@ -130,6 +130,7 @@ impl World {
             wake: Wake::local(),
             agents: AgentPool::new(PlayedAgents(options.agents)),
             executions: Default::default(),
+            received_output: Default::default(),
             feed: Default::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
             volumes: Default::default(),

@@ -344,6 +344,7 @@ impl AgentApi for FakeAgent {
             exit_code: Some(0),
             is_password: None,
             console: Vec::new(),
+            last_record: 0,
         })
     }
 

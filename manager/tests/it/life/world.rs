@@ -190,6 +190,7 @@ impl TestManager {
             wake: Wake::local(),
             agents: AgentPool::new(fleet.clone()),
             executions: Executions::default(),
+            received_output: Default::default(),
             feed: Default::default(),
             background_tasks: BackgroundTasks::new(lifecycle.clone()),
             volumes: Default::default(),
