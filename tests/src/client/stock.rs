@@ -111,8 +111,27 @@ impl StockClient {
         input: &str,
         limit: Duration,
     ) -> Result<ClientOutput> {
-        let command = format!("backend.ai {}", args.join(" "));
-        let mut child = Command::new(self.venv.program())
+        self.carry_out(&self.venv.program(), args, input, limit).await
+    }
+
+    /// Runs a Python program that uses the client's SDK.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end within two minutes.
+    pub async fn python(&self, source: &str) -> Result<ClientOutput> {
+        self.carry_out(&self.venv.bin().join("python"), &["-"], source, LIMIT).await
+    }
+
+    async fn carry_out(
+        &self,
+        program: &Path,
+        args: &[&str],
+        input: &str,
+        limit: Duration,
+    ) -> Result<ClientOutput> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let command = format!("{name} {}", args.join(" "));
+        let mut child = Command::new(program)
             .args(args)
             .envs(self.variables())
             .current_dir(self.home())

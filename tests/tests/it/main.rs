@@ -24,6 +24,7 @@ mod outages;
 mod pull;
 mod restart;
 mod runtimes;
+mod sdk;
 mod session_routes;
 mod spec;
 mod ssh;
