@@ -1,5 +1,5 @@
 //! Manager, agent and watcher as services of a real systemd, from the units that `host-config`
-//! makes: start, watchdog, restart, stop, journal, and the watcher's orders.
+//! makes: start, watchdog, restart, stop, journal, and the watcher's orders from the stock client.
 
 use std::path::Path;
 use std::process::Command;
@@ -63,13 +63,11 @@ fn prepare(layout: &Layout, cluster: &TestCluster, root: &Path, ports: [u16; 2])
     Ok(())
 }
 
-/// A request to the watcher: status and body.
-async fn ask(port: u16, method: reqwest::Method, path: &str) -> Result<(u16, Value)> {
-    let url = format!("http://127.0.0.1:{port}{path}");
-    let request = backendai_tests::http().request(method, url);
+/// What the watcher says of the agent.
+async fn health(port: u16) -> Result<Value> {
+    let request = backendai_tests::http().get(format!("http://127.0.0.1:{port}/agent/health"));
     let reply = request.header("X-BackendAI-Watcher-Token", TOKEN).send().await?;
-    let status = reply.status().as_u16();
-    Ok((status, reply.json().await?))
+    Ok(reply.json().await?)
 }
 
 async fn is_alive(cluster: &TestCluster) -> Result<()> {
@@ -120,24 +118,25 @@ async fn daemons_are_good_services_of_a_real_systemd() -> Result<()> {
     let owner = host.exec(&format!("stat -c %U /proc/{pid}")).await?;
     assert_eq!(owner.trim(), "backendai");
 
-    // The watcher orders, systemd does.
+    // An administrator orders, the manager passes it on to the watcher, systemd does it.
     let agent = "backendai-agent";
-    let [_, watcher] = ports;
-    let (status, told) = ask(watcher, reqwest::Method::GET, "/").await?;
-    assert_eq!((status, &told["agent-status"]), (200, &Value::from("active")));
+    let admin = cluster.client(&cluster.identities.superadmin)?;
+    let order = async |order| admin.run(&["admin", "watcher", order, "i-systemd"]).await;
+    let told = order("status").await?.success();
+    assert!(told.stdout.contains("active"), "{told}");
     let before = host.property(agent, "MainPID").await?;
-    let (status, told) = ask(watcher, reqwest::Method::POST, "/agent/restart").await?;
-    assert_eq!((status, &told["result"]), (200, &Value::from("ok")));
+    order("agent-restart").await?.success();
     assert_ne!(host.property(agent, "MainPID").await?, before);
-    ask(watcher, reqwest::Method::POST, "/agent/stop").await?;
+    order("agent-stop").await?.success();
     assert_eq!(host.property(agent, "ActiveState").await?, "inactive");
     assert_eq!(host.property(agent, "Result").await?, "success");
-    let (_, told) = ask(watcher, reqwest::Method::GET, "/").await?;
-    assert_eq!(told["agent-status"], "inactive");
-    ask(watcher, reqwest::Method::POST, "/agent/start").await?;
+    let told = order("status").await?.success();
+    assert!(told.stdout.contains("inactive"), "{told}");
+    order("agent-start").await?.success();
     is_alive(&cluster).await?;
+    let [_, watcher] = ports;
     wait_for(LIMIT, "the agent to be healthy", async || {
-        let (_, told) = ask(watcher, reqwest::Method::GET, "/agent/health").await?;
+        let told = health(watcher).await?;
         Ok((told["healthy"] == true).then_some(()))
     })
     .await?;
