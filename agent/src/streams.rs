@@ -15,13 +15,13 @@ use parking_lot::Mutex;
 use rand::RngExt;
 use rustix::fd::OwnedFd;
 use rustix::net::AddressFamily;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use backendai_rpc::agent_api::{STREAM_TOKEN_LEN, StreamTicket};
-use backendai_service::Lifecycle;
+use backendai_service::{Lifecycle, splice};
 
 use crate::metrics::OpenStream;
 
@@ -29,8 +29,6 @@ use crate::metrics::OpenStream;
 const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// A caller shows its token at once.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes on the way in one direction of one stream.
-const BUFFER: usize = 64 << 10;
 
 type Token = [u8; STREAM_TOKEN_LEN];
 
@@ -144,23 +142,15 @@ async fn admit(mut caller: TcpStream, waiting: &Mutex<HashMap<Token, Waiting>>) 
         AddressFamily::UNIX => {
             let socket = std::os::unix::net::UnixStream::from(stream.socket);
             socket.set_nonblocking(true)?;
-            join(&mut caller, &mut UnixStream::from_std(socket)?).await
+            splice::join(&caller, &UnixStream::from_std(socket)?).await
         }
         _ => {
             let socket = std::net::TcpStream::from(stream.socket);
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
-            join(&mut caller, &mut TcpStream::from_std(socket)?).await
+            splice::join(&caller, &TcpStream::from_std(socket)?).await
         }
     }
-}
-
-async fn join<A, B>(caller: &mut A, stream: &mut B) -> io::Result<()>
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    tokio::io::copy_bidirectional_with_sizes(caller, stream, BUFFER, BUFFER).await.map(|_| ())
 }
 
 #[cfg(test)]

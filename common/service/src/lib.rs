@@ -12,6 +12,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod metrics;
 pub mod redis;
+pub mod splice;
 pub mod telemetry;
 
 pub use lifecycle::Lifecycle;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
+use hyper::upgrade::OnUpgrade;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
@@ -21,6 +22,14 @@ use crate::context::RequestContext;
 
 /// A body, chunk by chunk as it comes.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+
+/// A request to become a websocket.
+pub struct Handshake {
+    /// Does what becoming one takes.
+    pub ws: warp::ws::Ws,
+    /// Gives the connection once the answer is sent, to who does not leave it to `ws`.
+    pub switched: OnUpgrade,
+}
 
 /// A request that has passed every check of its route.
 pub struct Call {
@@ -43,7 +52,7 @@ pub struct Call {
     /// The body of a route that streams it.
     pub stream: Option<BodyStream>,
     /// The websocket handshake, if the request is one.
-    pub upgrade: Option<warp::ws::Ws>,
+    pub upgrade: Option<Handshake>,
     /// Address of the other end of the connection, if there is a connection.
     pub peer: Option<IpAddr>,
 }

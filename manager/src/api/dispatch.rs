@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use hyper::upgrade::OnUpgrade;
 use tracing::Instrument;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -17,7 +18,7 @@ use warp::reply::Response;
 use super::ApiState;
 use super::audit::Watched;
 use super::auth::{self, RequestHead};
-use super::call::{BodyStream, Call, Caller};
+use super::call::{BodyStream, Call, Caller, Handshake};
 use super::problem::Problem;
 use super::ratelimit::{self, Verdict};
 use super::rest::vfolder_transfer;
@@ -43,13 +44,17 @@ struct Incoming {
     headers: HeaderMap,
     peer: Option<Peer>,
     body: BodyStream,
-    upgrade: Option<warp::ws::Ws>,
+    upgrade: Option<Handshake>,
 }
 
 /// One filter for all requests; it rejects none.
 pub fn filter(state: Arc<ApiState>) -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
-    let upgrade = warp::ws().map(Some).or(warp::any().map(|| None)).unify();
+    let upgrade = warp::ext::get::<OnUpgrade>()
+        .and(warp::ws())
+        .map(|switched, ws| Some(Handshake { ws, switched }))
+        .or(warp::any().map(|| None))
+        .unify();
     let body = warp::body::stream().map(|stream| -> BodyStream { Box::pin(chunks(stream)) });
     warp::method()
         .and(warp::path::full())

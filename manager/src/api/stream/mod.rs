@@ -4,3 +4,4 @@ pub mod execute;
 pub mod proxy;
 mod socket;
 pub mod terminal;
+mod tunnel;

@@ -5,26 +5,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use futures::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use warp::reply::Response;
-use warp::ws::Message;
 
 use backendai_rpc::agent_api::StreamTarget;
 
-use super::super::ApiState;
 use super::super::call::Call;
 use super::super::params::{Checked, Params, rules};
 use super::super::problem::Problem;
-use super::socket::{self, GOING_AWAY, INTERNAL, NORMAL, Socket, TRY_AGAIN};
+use super::socket::{self, GOING_AWAY, INTERNAL, TRY_AGAIN};
 use crate::app::session::service::{self, ServiceRequest};
 use crate::app::session::stream::is_refused;
-
-/// Bytes read at once, and so the largest frame sent: clients accept 4 MiB.
-const READ_SIZE: usize = 64 << 10;
 
 /// `GET /stream/session/{name}/tcpproxy`, `GET /stream/session/{name}/httpproxy`
 pub async fn proxy(call: Call) -> Result<Response, Problem> {
@@ -34,9 +25,14 @@ pub async fn proxy(call: Call) -> Result<Response, Problem> {
     params.finish()?;
     let (kernel, port) = service::start(&call.app, &context, call.segment(0), request).await?;
     let state = Arc::clone(&call.state);
-    socket::upgrade(call, async move |mut socket| {
-        let (code, reason) = match kernel.open_stream(StreamTarget::Port(port)).await {
-            Ok(stream) => carry(&mut socket, stream, &state).await,
+    socket::tunnel(call, async move |mut tunnel| {
+        let end = match kernel.open_stream(StreamTarget::Port(port)).await {
+            Ok(mut stream) => tokio::select! {
+                end = tunnel.carry(&mut stream) => end,
+                () = state.stopping.cancelled() => {
+                    (GOING_AWAY, "the manager is stopping".to_owned())
+                }
+            },
             Err(error) if is_refused(&error) => (TRY_AGAIN, format!("port {port} does not accept")),
             Err(error) => {
                 tracing::warn!(
@@ -48,7 +44,7 @@ pub async fn proxy(call: Call) -> Result<Response, Problem> {
                 (INTERNAL, "the service was not reached".to_owned())
             }
         };
-        socket.close(code, &reason).await;
+        tunnel.close(end).await;
     })
 }
 
@@ -111,46 +107,6 @@ fn nested(value: Value) -> Checked<Option<Value>> {
             serde_json::from_str(&text).map(Some).map_err(|_| Value::from("value is not JSON"))
         }
         value => Ok(Some(value)),
-    }
-}
-
-/// Carries bytes both ways until one side ends; why.
-async fn carry(socket: &mut Socket, mut stream: TcpStream, state: &ApiState) -> (u16, String) {
-    let (mut reader, mut writer) = stream.split();
-    let Socket { sink, stream: frames } = socket;
-    let outward = async {
-        let mut buffer = BytesMut::new();
-        loop {
-            buffer.reserve(READ_SIZE);
-            match reader.read_buf(&mut buffer).await {
-                Ok(0) => return (GOING_AWAY, "the service closed the connection".to_owned()),
-                Ok(_) => {}
-                Err(error) => return (GOING_AWAY, error.to_string()),
-            }
-            if sink.send(Message::binary(buffer.split().freeze())).await.is_err() {
-                return (NORMAL, String::new());
-            }
-        }
-    };
-    let inward = async {
-        loop {
-            let message = frames.next().await;
-            let Some(Ok(message)) = message else { return (NORMAL, String::new()) };
-            if message.is_close() {
-                return (NORMAL, String::new());
-            }
-            // Pings are answered below us; text is not ours to pass on.
-            if message.is_binary()
-                && let Err(error) = writer.write_all(message.as_bytes()).await
-            {
-                return (GOING_AWAY, error.to_string());
-            }
-        }
-    };
-    tokio::select! {
-        end = outward => end,
-        end = inward => end,
-        () = state.stopping.cancelled() => (GOING_AWAY, "the manager is stopping".to_owned()),
     }
 }
 

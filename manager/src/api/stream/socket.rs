@@ -4,12 +4,19 @@ use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use warp::Reply;
+use warp::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 use warp::ws::{Message, WebSocket};
 
-use super::super::call::Call;
+use super::super::call::{Call, Handshake};
 use super::super::problem::Problem;
+use super::tunnel::Tunnel;
 
 /// Close code of a socket whose work is done.
 pub const NORMAL: u16 = 1000;
@@ -21,7 +28,7 @@ pub const INTERNAL: u16 = 1011;
 pub const TRY_AGAIN: u16 = 1013;
 
 /// How long a client may take to answer the close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Both halves of a websocket.
 pub struct Socket {
@@ -43,17 +50,50 @@ pub fn upgrade<F>(
 where
     F: Future<Output = ()> + Send,
 {
-    let Some(upgrade) = call.upgrade else { return Err(Problem::bad_request()) };
+    let Some(Handshake { ws, .. }) = call.upgrade else { return Err(Problem::bad_request()) };
     let limit = call.app.config.manager.max_wsmsg_size;
     let open = call.state.sockets.token();
-    let reply = upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(
-        move |socket| async move {
+    let reply =
+        ws.max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| async move {
             let (sink, stream) = socket.split();
             serve(Socket { sink, stream }).await;
             drop(open);
-        },
-    );
+        });
     Ok(reply.into_response())
+}
+
+/// As [`upgrade`], for a socket that carries the bytes of a TCP connection.
+///
+/// # Errors
+/// The request is no handshake.
+pub fn tunnel<F>(
+    call: Call,
+    serve: impl FnOnce(Tunnel) -> F + Send + 'static,
+) -> Result<Response, Problem>
+where
+    F: Future<Output = ()> + Send,
+{
+    let Some(Handshake { switched, .. }) = call.upgrade else {
+        return Err(Problem::bad_request());
+    };
+    let key = call.headers.get(SEC_WEBSOCKET_KEY).ok_or_else(Problem::bad_request)?;
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    let accept = accept.map_err(|_| Problem::bad_request())?;
+    call.state.sockets.spawn(async move {
+        let parts = switched.await.map(auto::upgrade::downcast::<TokioIo<TcpStream>>);
+        match parts {
+            Ok(Ok(parts)) => serve(Tunnel::new(parts.io.into_inner(), parts.read_buf)).await,
+            Ok(Err(_)) => tracing::error!("a connection that is no TCP socket cannot be a tunnel"),
+            Err(error) => tracing::debug!(%error, "a client was gone before its websocket began"),
+        }
+    });
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(response)
 }
 
 impl Socket {
