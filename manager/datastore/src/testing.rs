@@ -36,6 +36,39 @@ const TEMPLATE_LOCK: i64 = 0x7465_7374;
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
+tokio::task_local! {
+    /// Plans of the lists that are read within [`plans`].
+    static PLANS: std::sync::Mutex<Vec<String>>;
+}
+
+/// Does something and gives how PostgreSQL carries out each statement of a list (page or
+/// count) that it reads, as `EXPLAIN` shows it, after the statement's name.
+pub async fn plans<T>(work: impl Future<Output = T>) -> (T, Vec<String>) {
+    PLANS
+        .scope(std::sync::Mutex::default(), async {
+            let done = work.await;
+            let plans = PLANS.with(|plans| std::mem::take(&mut *plans.lock().expect("no panic")));
+            (done, plans)
+        })
+        .await
+}
+
+/// Notes the plan of a statement within [`plans`]; nothing elsewhere.
+pub(crate) async fn note_plan(
+    client: &tokio_postgres::Client,
+    sql: &crate::list_view::Sql,
+) -> Result<(), tokio_postgres::Error> {
+    if PLANS.try_with(|_| ()).is_err() {
+        return Ok(());
+    }
+    let rows = client.query_typed(&format!("EXPLAIN {}", sql.text), &sql.typed()).await?;
+    let name = sql.text.lines().next().unwrap_or_default().to_owned();
+    let lines = rows.iter().map(|row| row.get::<_, String>(0));
+    let plan: Vec<String> = std::iter::once(name).chain(lines).collect();
+    PLANS.with(|plans| plans.lock().expect("no panic").push(plan.join("\n")));
+    Ok(())
+}
+
 /// A database of one test. Dropped with it on servers that outlive the process.
 pub struct TestDatabase {
     /// A pool of connections.

@@ -187,6 +187,8 @@ impl Transaction {
     /// Rows of a statement put together from parts. One whose text is `custom` (a caller's own
     /// filter or order) is not kept prepared: there is no end to them.
     pub(crate) async fn query_built(&self, sql: &Sql, custom: bool) -> Result<Vec<Row>> {
+        #[cfg(feature = "testing")]
+        crate::testing::note_plan(&self.inner.client, sql).await?;
         if custom {
             return Ok(self.inner.client.query_typed(&sql.text, &sql.typed()).await?);
         }

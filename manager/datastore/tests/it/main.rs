@@ -6,5 +6,6 @@ mod fixture;
 mod image;
 mod life;
 mod migrate;
+mod plans;
 mod transition_view;
 mod tx;
