@@ -109,6 +109,7 @@ routes! {
     POST "/manager/announcement", Superadmin, Any => manager::announce;
     POST "/manager/scheduler/operation", Superadmin, Any => manager::scheduler_operation;
     POST "/manager/scheduler/trigger", Superadmin, Any => manager::scheduler_trigger;
+    GET "/manager/scheduler/status", Superadmin, Any => manager::scheduler_status;
 
     GET | POST "/auth", User, Any => auth::test;
     GET | POST "/auth/test", User, Any => auth::test;

@@ -24,6 +24,7 @@ pub mod preset;
 pub mod resource_policy;
 pub mod resource_slot;
 pub mod scaling_group;
+pub mod scheduler_status;
 pub mod session;
 pub mod ssh_keypair;
 pub mod statistics;

@@ -31,8 +31,9 @@ use backendai_datastore::DatastoreError;
 use backendai_service::Lifecycle;
 use backendai_service::etcd::EtcdError;
 use backendai_service::telemetry::chain;
+use chrono::Utc;
 
-use crate::app::{SharedApp, background_task};
+use crate::app::{App, SharedApp, background_task, scheduler_status};
 use crate::events::AgentEvents;
 use crate::feed;
 use crate::leader::Leadership;
@@ -42,6 +43,8 @@ pub use schedule_sessions::ScheduleSessions;
 
 /// How often counts of executed code are written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+/// Passes are noted for operators no more often.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after the first pass that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause after passes that fail.
@@ -90,7 +93,8 @@ pub fn start(
     lifecycle: &Lifecycle,
 ) {
     let spawn = |name, make: Box<dyn Fn() -> Box<dyn Task> + Send + Sync>| {
-        lifecycle.spawn_vital(name, lead(make, leadership.clone(), lifecycle.clone()));
+        let work = lead(app.clone(), make, leadership.clone(), lifecycle.clone());
+        lifecycle.spawn_vital(name, work);
     };
     let (a, e) = (app.clone(), events.clone());
     spawn("schedule_sessions", Box::new(move || Box::new(ScheduleSessions::new(a.clone()))));
@@ -143,6 +147,7 @@ pub fn start(
 
 /// Runs a task whenever this manager leads.
 async fn lead(
+    app: SharedApp,
     make: Box<dyn Fn() -> Box<dyn Task> + Send + Sync>,
     leadership: Leadership,
     lifecycle: Lifecycle,
@@ -154,7 +159,7 @@ async fn lead(
         };
         let task = make();
         tokio::select! {
-            () = run(task) => {}
+            () = run(&app, task) => {}
             // What is under way is dropped: transactions roll back, calls are repeated by
             // the next leader.
             () = leadership.lost(epoch) => {}
@@ -163,12 +168,17 @@ async fn lead(
     }
 }
 
-async fn run(mut task: Box<dyn Task>) {
+async fn run(app: &App, mut task: Box<dyn Task>) {
     let mut failures = 0u32;
+    let mut next_note = Instant::now();
     loop {
-        let begun = Instant::now();
+        let (begun, begun_at) = (Instant::now(), Utc::now());
         let passed = task.pass().await;
         metrics::pass(task.name(), passed.is_ok(), begun.elapsed());
+        if begun >= next_note && scheduler_status::is_step(task.name()) {
+            next_note = begun + NOTE_INTERVAL;
+            scheduler_status::note(&app.redis, task.name(), begun_at).await;
+        }
         match passed {
             Ok(()) => {
                 if failures > 0 {

@@ -8,6 +8,7 @@ use super::super::openapi;
 use super::super::params::{Checked, rules};
 use super::super::problem::Problem;
 use crate::app::manager_status::{self, SchedulerEvent};
+use crate::app::scheduler_status;
 use crate::shared_config::ManagerStatus;
 use crate::{API_VERSION, PRODUCT_VERSION};
 
@@ -100,4 +101,10 @@ pub async fn scheduler_trigger(call: Call) -> Result<Response, Problem> {
     let Some(event) = event else { return Err(Problem::bad_request()) };
     manager_status::trigger(&call.app, event);
     Ok(no_content())
+}
+
+/// `GET /manager/scheduler/status`
+pub async fn scheduler_status(call: Call) -> Result<Response, Problem> {
+    call.params()?.finish()?;
+    Ok(ok(&scheduler_status::report(&call.app.redis).await))
 }
