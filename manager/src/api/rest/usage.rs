@@ -23,10 +23,11 @@ pub async fn month(call: Call) -> Result<Response, Problem> {
     let Some((first, end)) = month else { return Err(Problem::bad_request()) };
     // An empty list is how the client says "all".
     let groups = groups.filter(|groups: &Vec<Uuid>| !groups.is_empty());
-    answer(&call, Period { first, end, groups }).await
+    Ok(ok(&groups_of(&call, Period { first, end, groups }).await?))
 }
 
-/// `GET /resource/usage/period`
+/// `GET /resource/usage/period`. The usage of one group is answered as that group itself and
+/// not in a list, in which the stock client finds nothing.
 pub async fn period(call: Call) -> Result<Response, Problem> {
     let mut params = call.params()?;
     let group: Option<Uuid> = params.required(&["group_id"], rules::null_or(rules::uuid));
@@ -34,7 +35,12 @@ pub async fn period(call: Call) -> Result<Response, Problem> {
     let last: String = params.required(&["end_date"], rules::text);
     params.finish()?;
     let (first, end) = Period::days(&first, &last)?;
-    answer(&call, Period { first, end, groups: group.map(|group| vec![group]) }).await
+    let groups = group.map(|group| vec![group]);
+    let mut found = groups_of(&call, Period { first, end, groups }).await?;
+    Ok(match group {
+        None => ok(&found),
+        Some(_) => ok(&found.pop().unwrap_or_else(|| json!({}))),
+    })
 }
 
 /// A list of ids, or one text with commas between them.
@@ -48,10 +54,10 @@ fn group_ids(value: Value) -> Checked<Vec<Uuid>> {
     rules::list(rules::uuid)(list)
 }
 
-async fn answer(call: &Call, period: Period) -> Result<Response, Problem> {
+async fn groups_of(call: &Call, period: Period) -> Result<Vec<Value>, Problem> {
     let records = usage::records(&call.app, &period).await?;
     let groups = records.chunk_by(|a, b| a.row.group_id == b.row.group_id);
-    Ok(ok(&groups.map(group_view).collect::<Vec<_>>()))
+    Ok(groups.map(group_view).collect())
 }
 
 fn group_view(records: &[KernelRecord]) -> Value {
