@@ -4,6 +4,7 @@
 //! earlier process writes late touches no row. When a lease has passed, nobody runs
 //! the task: another process takes it over, or it is noted as failed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use backendai_types::{BackgroundTaskId, UserId};
@@ -176,6 +177,26 @@ impl Transaction {
             WHERE name = $1 AND subject = $2 AND status = 'started'"
         );
         self.query_opt(&sql, &[&name, &subject]).await?.as_ref().map(task).transpose()
+    }
+
+    /// Which of these subjects have a task of this name under way.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn background_task_subjects(
+        &self,
+        name: &str,
+        subjects: &[String],
+    ) -> Result<HashSet<String>> {
+        let rows = self
+            .query(
+                "-- background_task_subjects
+                SELECT subject FROM background_tasks
+                WHERE name = $1 AND subject = ANY($2 /* subjects */) AND status = 'started'",
+                &[&name, &subjects],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get("subject")?)).collect()
     }
 
     /// Notes how far a task is, or with which status it ended. False if it is not this

@@ -42,6 +42,15 @@ impl VfolderOwner {
         }
     }
 
+    /// The owner that a quota scope is of; `None` if it is none.
+    pub fn of_quota_scope(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("user", id) => id.parse().ok().map(Self::User),
+            ("project", id) => id.parse().ok().map(Self::Group),
+            _ => None,
+        }
+    }
+
     /// `user:<id>` or `project:<id>`: what a quota is on.
     pub fn quota_scope(self) -> String {
         match self {

@@ -4,7 +4,7 @@
 //! kernels (or usage, history, dependencies) asks the database for the whole page; the
 //! others find it there. So a list costs one query for each kind of thing, however long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_graphql::Result;
@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use super::guard::IntoGraphql;
+use crate::app::session::commit;
 use crate::app::{SharedApp, statistics};
 
 type History = Vec<(String, DateTime<Utc>)>;
@@ -31,6 +32,7 @@ pub struct SessionBatch {
     metrics: OnceCell<HashMap<KernelId, Metrics>>,
     histories: OnceCell<HashMap<SessionId, History>>,
     dependencies: OnceCell<Dependencies>,
+    committing: OnceCell<HashSet<String>>,
 }
 
 impl SessionBatch {
@@ -44,6 +46,7 @@ impl SessionBatch {
             metrics: OnceCell::new(),
             histories: OnceCell::new(),
             dependencies: OnceCell::new(),
+            committing: OnceCell::new(),
         })
     }
 
@@ -98,6 +101,19 @@ impl SessionBatch {
         let histories =
             self.histories.get_or_try_init(|| load).await.map_err(IntoGraphql::into_graphql)?;
         Ok(histories.get(&session).map_or(&[], Vec::as_slice))
+    }
+
+    /// Whether a kernel is being committed.
+    pub async fn is_committing(&self, kernel: KernelId) -> Result<bool> {
+        let kernels = self.all_kernels().await?.values().flatten();
+        let kernels: Vec<String> = kernels.map(|kernel| kernel.id.to_string()).collect();
+        let load = async {
+            let db = self.app.datastore.autocommit().await?;
+            db.background_task_subjects(commit::TASK, &kernels).await
+        };
+        let found =
+            self.committing.get_or_try_init(|| load).await.map_err(IntoGraphql::into_graphql)?;
+        Ok(found.contains(&kernel.to_string()))
     }
 
     /// What one session depends on.

@@ -139,6 +139,27 @@ impl ComputeContainer {
         self.kernel.terminated_at.map(Into::into)
     }
 
+    /// Its session says when it is to start.
+    async fn starts_at(&self) -> Option<DateTime> {
+        None
+    }
+
+    /// When its session was given a place.
+    async fn scheduled_at(&self) -> Result<Option<DateTime>> {
+        let history = self.batch.history(self.kernel.session_id).await?;
+        let scheduled = history.iter().find(|(status, _)| status == "SCHEDULED");
+        Ok(scheduled.map(|(_, at)| (*at).into()))
+    }
+
+    /// None is known to abuse anything.
+    async fn abusing_report(&self) -> Option<JsonString> {
+        None
+    }
+
+    async fn agent_addr(&self) -> Option<&str> {
+        self.kernel.kernel_host.as_deref()
+    }
+
     async fn agent(&self) -> Option<&str> {
         self.kernel.agent.as_ref().map(|agent| agent.as_str())
     }

@@ -25,7 +25,7 @@ struct ContainerRegistryConfig {
 /// A container registry.
 #[Object(rename_fields = "snake_case")]
 impl ContainerRegistry {
-    async fn id(&self) -> ID {
+    pub(super) async fn id(&self) -> ID {
         node::global_id("ContainerRegistry", &self.0.name)
     }
 

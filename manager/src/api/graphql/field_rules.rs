@@ -79,6 +79,8 @@ pub static QUERIES: &[FieldRule] = fields! {
     domains Superadmin All;
     group Anyone Project;
     groups Anyone Project;
+    group_node Administrator Domain;
+    group_nodes Administrator Domain;
     groups_by_name Anyone Project;
     image Anyone Domain;
     images Anyone Domain;
@@ -87,8 +89,10 @@ pub static QUERIES: &[FieldRule] = fields! {
     keypair_resource_policies Anyone Own;
     keypair_resource_policy Anyone All;
     keypairs Scoped Own;
+    node Administrator Domain;
     project_resource_policies Administrator All;
     project_resource_policy Anyone All;
+    quota_scope Anyone Own;
     resource_preset Anyone All;
     resource_presets Anyone All;
     scaling_group Superadmin All;
@@ -101,6 +105,8 @@ pub static QUERIES: &[FieldRule] = fields! {
     user Scoped Own;
     user_from_uuid Scoped Own;
     user_list Administrator Domain;
+    user_node Administrator Domain;
+    user_nodes Administrator Domain;
     user_resource_policies Anyone Own;
     user_resource_policy Anyone All;
     users Administrator Domain;

@@ -4,6 +4,7 @@ use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use backendai_datastore::keypair_view::KeypairView;
 use backendai_datastore::list_view::{Page, Slice};
 use backendai_datastore::session_list_view::SessionScope;
+use backendai_datastore::vfolder_view::VfolderScope;
 use backendai_types::SessionStatus;
 use tokio::sync::OnceCell;
 
@@ -11,11 +12,12 @@ use super::guard::{self, Asker, IntoGraphql};
 use super::queries::parse_statuses;
 use super::scalars::{DateTime, Uuid};
 use super::session::ComputeSession;
+use super::vfolder::VirtualFolder;
 use crate::api::ratelimit::{KeyUse, key_use};
 use crate::context::Role;
 
-/// Sessions that a keypair shows at most.
-const MAX_SESSIONS: i64 = 100;
+/// Sessions that a keypair shows at most, and folders.
+const MAX_SHOWN: i64 = 100;
 
 /// A keypair.
 pub struct Keypair {
@@ -156,11 +158,29 @@ impl Keypair {
         };
         let load = async {
             let db = asker.app.datastore.autocommit().await?;
-            db.session_page(&scope, &Slice::first(MAX_SESSIONS)).await
+            db.session_page(&scope, &Slice::first(MAX_SHOWN)).await
         };
         let page = load.await.map_err(IntoGraphql::into_graphql)?;
         let sessions = ComputeSession::together(&asker.app, page.items);
         Ok(Some(sessions.into_iter().map(Some).collect()))
+    }
+
+    /// The folders of its user.
+    async fn vfolders(&self, ctx: &Context<'_>) -> Result<Option<Vec<Option<VirtualFolder>>>> {
+        let asker = guard::asker(ctx)?;
+        let scope = VfolderScope { user: Some(self.row.user_id), ..VfolderScope::default() };
+        let load = async {
+            let db = asker.app.datastore.autocommit().await?;
+            db.vfolder_page(&scope, &Slice::first(MAX_SHOWN)).await
+        };
+        let page = load.await.map_err(IntoGraphql::into_graphql)?;
+        Ok(Some(page.items.into_iter().map(VirtualFolder).map(Some).collect()))
+    }
+
+    /// The resource policy says it.
+    #[graphql(deprecation = "use max_concurrent_sessions of the resource policy")]
+    async fn concurrency_limit(&self) -> Option<i32> {
+        None
     }
 
     async fn concurrency_used(&self) -> Option<i32> {

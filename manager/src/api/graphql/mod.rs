@@ -20,6 +20,7 @@ mod mutations;
 mod node;
 mod order;
 mod queries;
+mod relay;
 mod resource_policy;
 mod scalars;
 mod session;

@@ -43,6 +43,10 @@ impl ComputeSession {
         Ok(sum)
     }
 
+    async fn slots_in_use(&self) -> Result<Option<JsonString>> {
+        Ok(Some(JsonString::slots(&self.usage().await?)))
+    }
+
     async fn agents(&self) -> Result<Vec<String>> {
         let kernels = self.batch.kernels(self.row.id).await?;
         let mut agents: Vec<String> =
@@ -225,6 +229,20 @@ impl ComputeSession {
         Some(&self.row.result)
     }
 
+    /// `ongoing` while the session is made into an image or archive, else `ready`.
+    async fn commit_status(&self) -> Result<Option<&str>> {
+        let ongoing = match self.row.main_kernel_id {
+            Some(kernel) => self.batch.is_committing(kernel).await?,
+            None => false,
+        };
+        Ok(Some(if ongoing { "ongoing" } else { "ready" }))
+    }
+
+    /// Nothing is served for others.
+    async fn inference_metrics(&self) -> Option<JsonString> {
+        None
+    }
+
     /// One entry per kernel; none is known to abuse anything.
     async fn abusing_reports(&self) -> Result<Option<Vec<Option<JsonString>>>> {
         let kernels = self.batch.kernels(self.row.id).await?;
@@ -245,11 +263,14 @@ impl ComputeSession {
         Ok(Some(self.agents().await?.into_iter().map(Some).collect()))
     }
 
+    /// Those of each kernel, by its host name within the session.
     async fn resource_opts(&self) -> Result<Option<JsonString>> {
         let kernels = self.batch.kernels(self.row.id).await?;
-        Ok(Some(
-            kernels.first().map_or_else(|| json!({}), |main| main.resource_opts.clone()).into(),
-        ))
+        let opts: Map<String, Value> = kernels
+            .iter()
+            .map(|kernel| (kernel.cluster_hostname.clone(), kernel.resource_opts.clone()))
+            .collect();
+        Ok(Some(Value::Object(opts).into()))
     }
 
     async fn scaling_group(&self) -> Option<&str> {
@@ -270,11 +291,19 @@ impl ComputeSession {
     }
 
     async fn occupying_slots(&self) -> Result<Option<JsonString>> {
-        Ok(Some(JsonString::slots(&self.usage().await?)))
+        self.slots_in_use().await
     }
 
+    /// What it occupies; of an ended session, what it was given.
     async fn occupied_slots(&self) -> Result<Option<JsonString>> {
-        Ok(Some(JsonString::slots(&self.usage().await?)))
+        if !self.row.status.is_terminal() {
+            return self.slots_in_use().await;
+        }
+        let mut sum = ResourceSlots::default();
+        for kernel in self.batch.kernels(self.row.id).await? {
+            sum.add(&kernel.requested_slots);
+        }
+        Ok(Some(JsonString::slots(&sum)))
     }
 
     async fn num_queries(&self) -> Option<BigInt> {

@@ -113,6 +113,10 @@ impl KeypairPolicy {
     async fn max_vfolder_size(&self) -> Option<BigInt> {
         Some(BigInt(self.0.max_vfolder_size))
     }
+
+    async fn max_quota_scope_size(&self) -> Option<BigInt> {
+        Some(BigInt(self.0.max_vfolder_size))
+    }
 }
 
 /// A named set of amounts.

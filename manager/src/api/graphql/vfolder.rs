@@ -1,15 +1,17 @@
 //! `VirtualFolder`, `VirtualFolderPermission`, `StorageVolume`.
 
-use async_graphql::{Context, ID, Object, Result};
+use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use backendai_datastore::list_view::Page;
 use backendai_datastore::vfolder::{Vfolder, VfolderOwner};
 use backendai_datastore::vfolder_view::VfolderPermissionView;
 use serde_json::json;
 
 use super::guard::{self, IntoGraphql};
+use super::node::global_id;
 use super::scalars::{BigInt, DateTime, JsonString, Uuid};
 use crate::app::vfolder::host::VolumeView;
 use crate::app::vfolder::manage;
+use crate::app::vfolder::quota::QuotaView;
 
 /// A folder.
 pub struct VirtualFolder(pub Vfolder);
@@ -28,6 +30,43 @@ pub struct StorageVolume(pub VolumeView);
 
 /// All hosts of folders, or some of them.
 pub struct StorageVolumeList(pub Vec<VolumeView>, pub i32);
+
+/// All folders of a user or project on a host.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+pub struct QuotaScope {
+    id: ID,
+    quota_scope_id: String,
+    storage_host_name: String,
+    details: QuotaDetails,
+}
+
+/// What the folders of a quota scope hold, and may hold.
+#[derive(SimpleObject)]
+#[graphql(rename_fields = "snake_case")]
+struct QuotaDetails {
+    usage_bytes: Option<BigInt>,
+    usage_count: Option<BigInt>,
+    /// Null is unlimited.
+    hard_limit_bytes: Option<BigInt>,
+}
+
+impl From<QuotaView> for QuotaScope {
+    fn from(view: QuotaView) -> Self {
+        let scope = view.owner.quota_scope();
+        let number = |count: u64| Some(BigInt(i64::try_from(count).unwrap_or(i64::MAX)));
+        Self {
+            id: global_id("QuotaScope", &format!("{}:{scope}", view.host)),
+            quota_scope_id: scope,
+            details: QuotaDetails {
+                usage_bytes: number(view.used_bytes),
+                usage_count: number(view.used_files),
+                hard_limit_bytes: view.limit.map(BigInt),
+            },
+            storage_host_name: view.host,
+        }
+    }
+}
 
 /// A folder.
 #[Object(rename_fields = "snake_case")]

@@ -13,6 +13,7 @@ pub mod files;
 pub mod host;
 pub mod manage;
 pub mod mount;
+pub mod quota;
 pub mod remove;
 pub mod share;
 pub mod token;

@@ -4,6 +4,7 @@ mod cluster;
 mod compute;
 mod people;
 mod policy;
+mod relay;
 mod site;
 mod storage;
 
@@ -23,6 +24,7 @@ pub struct Queries(
     people::PeopleQueries,
     site::SiteQueries,
     policy::PolicyQueries,
+    relay::RelayQueries,
     storage::StorageQueries,
 );
 
@@ -34,7 +36,11 @@ fn own_email(context: &RequestContext) -> String {
     context.email.clone()
 }
 
-fn slice(
+/// What a list query asks for.
+///
+/// # Errors
+/// Filter or order cannot be understood.
+pub fn slice(
     limit: i32,
     offset: i32,
     filter: Option<String>,

@@ -8,10 +8,11 @@ use backendai_types::{GroupId, UserId, VfolderId};
 use super::super::guard::{self, Asker, IntoGraphql};
 use super::super::scalars::Uuid;
 use super::super::vfolder::{
-    StorageVolume, StorageVolumeList, VirtualFolder, VirtualFolderList, VirtualFolderPermissionList,
+    QuotaScope, StorageVolume, StorageVolumeList, VirtualFolder, VirtualFolderList,
+    VirtualFolderPermissionList,
 };
 use super::slice;
-use crate::app::vfolder::host;
+use crate::app::vfolder::{host, quota};
 
 /// Queries about folders and the hosts they lie on.
 #[derive(Default)]
@@ -130,6 +131,18 @@ impl StorageQueries {
         };
         let found = load.await.map_err(IntoGraphql::into_graphql)?;
         Ok(Some(VirtualFolderPermissionList(found)))
+    }
+
+    async fn quota_scope(
+        &self,
+        ctx: &Context<'_>,
+        storage_host_name: String,
+        quota_scope_id: String,
+    ) -> Result<Option<QuotaScope>> {
+        let asker = guard::admit(ctx)?;
+        let found =
+            quota::find(&asker.app, &asker.context, &storage_host_name, &quota_scope_id).await;
+        found.map(|view| Some(view.into())).map_err(IntoGraphql::into_graphql)
     }
 
     async fn storage_volume(

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use backendai_manager::api::graphql::field_rules::{FieldRule, QUERIES, Rule};
 use backendai_manager::context::Role;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::{NO_ID, NO_OTHER_ID, Person, Site, Tally};
@@ -29,6 +31,15 @@ fn absent(text: String) -> Ask {
 
 fn is_admin_of(person: &Person, domain: &str) -> bool {
     person.role == Role::Admin && person.domain == domain
+}
+
+/// How a thing is asked for by its global id.
+fn node(kind: &str, id: &str) -> String {
+    format!("(id: {:?}) {{ id }}", STANDARD.encode(format!("{kind}:{id}")))
+}
+
+fn no_node() -> [Ask; 2] {
+    [NO_ID, NO_OTHER_ID].map(|id| absent(node("UserNode", id)))
 }
 
 /// All ways to ask for single things through a field; `None` for lists.
@@ -61,6 +72,26 @@ fn single(site: &Site, field: &str) -> Option<Vec<Ask>> {
             .cloned()
             .map(|d| ask(format!("(name: {d:?}) {{ name }}"), move |who| who.domain == d))
             .chain(["x", "y"].map(|name| absent(format!("(name: {name:?}) {{ name }}"))))
+            .collect(),
+        "user_node" => {
+            people().map(|p| ask(node("UserNode", &p.id), owner(p))).chain(no_node()).collect()
+        }
+        "group_node" => site
+            .groups
+            .iter()
+            .cloned()
+            .map(|g| ask(node("GroupNode", &g.id), move |who| is_admin_of(who, &g.domain)))
+            .chain([absent(node("GroupNode", NO_ID)), absent(node("GroupNode", NO_OTHER_ID))])
+            .collect(),
+        "node" => people()
+            .map(|p| ask(node("UserNode", &p.id), owner(p)))
+            .chain(
+                site.groups
+                    .iter()
+                    .cloned()
+                    .map(|g| ask(node("GroupNode", &g.id), move |who| is_admin_of(who, &g.domain))),
+            )
+            .chain(no_node())
             .collect(),
         "group" => site
             .groups
@@ -96,6 +127,12 @@ fn single(site: &Site, field: &str) -> Option<Vec<Ask>> {
             absent("(name: \"x\") { name }".into()),
         ],
         "vfolder" => vec![absent(format!("(id: {NO_ID:?}) {{ id }}"))],
+        "quota_scope" => [NO_ID, NO_OTHER_ID]
+            .map(|id| {
+                let scope = format!("user:{id}");
+                absent(format!("(storage_host_name: \"x\", quota_scope_id: {scope:?}) {{ id }}"))
+            })
+            .into(),
         "storage_volume" => vec![absent("(id: \"x:x\") { id }".into())],
         "container_registry" => vec![absent("(hostname: \"x\") { hostname }".into())],
         "keypair_resource_policy" | "user_resource_policy" | "project_resource_policy" => vec![
@@ -118,6 +155,8 @@ fn list(site: &Site, field: &str) -> Option<(String, &'static str)> {
     Some(match field {
         "users" => (plain("{ uuid }"), "uuid"),
         "user_list" => (paged("uuid"), "uuid"),
+        "user_nodes" => ("(first: 100) { edges { node { email } } }".into(), "email"),
+        "group_nodes" => ("(first: 100) { edges { node { domain_name } } }".into(), "domain_name"),
         "keypairs" => (plain("{ access_key }"), "access_key"),
         "keypair_list" => (paged("access_key"), "access_key"),
         "compute_session_list" => (paged("id"), "id"),
@@ -156,13 +195,14 @@ fn list(site: &Site, field: &str) -> Option<(String, &'static str)> {
 /// Whether a row of a list, known by its id, is for the eyes of a person.
 fn is_row_for(site: &Site, field: &str, who: &Person, id: &str) -> bool {
     let of = |owner: &Person| {
-        let reaches_users = !matches!(field, "users" | "user_list");
+        let reaches_users = !matches!(field, "users" | "user_list" | "user_nodes");
         (reaches_users && who.id == owner.id) || is_admin_of(who, &owner.domain)
     };
     let is_superadmin = who.role == Role::Superadmin;
     match field {
         "users"
         | "user_list"
+        | "user_nodes"
         | "keypairs"
         | "keypair_list"
         | "compute_session_list"
@@ -181,6 +221,7 @@ fn is_row_for(site: &Site, field: &str, who: &Person, id: &str) -> bool {
                 || who.groups.iter().any(|joined| joined == id)
                 || group.is_some_and(|group| is_admin_of(who, &group.domain))
         }
+        "group_nodes" => is_superadmin || who.domain == id,
         "images" => is_superadmin || who.domain == "default",
         "agent_summary_list" => who.domain == "default",
         _ => true,
@@ -277,8 +318,18 @@ async fn run_list(site: &Site, tally: &mut Tally, rule: &FieldRule, text: &str, 
             }
             let rows = match &body["data"]["a0"] {
                 Value::Array(rows) => rows.clone(),
-                other => other["items"].as_array().cloned().unwrap_or_default(),
+                other => {
+                    let rows = other["items"].as_array().or_else(|| other["edges"].as_array());
+                    rows.cloned().unwrap_or_default()
+                }
             };
+            let rows: Vec<Value> = rows
+                .into_iter()
+                .map(|mut row| match row.get_mut("node") {
+                    Some(node) => node.take(),
+                    None => row,
+                })
+                .collect();
             let rows: BTreeSet<&str> = rows.iter().filter_map(|row| row[id].as_str()).collect();
             for row in &rows {
                 tally.check(is_row_for(site, rule.name, person, row), || {
@@ -288,6 +339,7 @@ async fn run_list(site: &Site, tally: &mut Tally, rule: &FieldRule, text: &str, 
             // Nothing that should be there is missing from the list of everything.
             let everything = site.people.iter().filter_map(|p| match rule.name {
                 "user_list" => Some(&p.id),
+                "user_nodes" => Some(&p.email),
                 "keypair_list" => Some(&p.access_key),
                 "compute_session_list" => Some(&p.session),
                 _ => None,
