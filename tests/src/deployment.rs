@@ -292,7 +292,7 @@ pub(crate) fn merge(base: &mut Value, over: &Value) {
     }
 }
 
-fn write_toml(path: &Path, config: &Value) -> Result<()> {
+pub(crate) fn write_toml(path: &Path, config: &Value) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }

@@ -23,6 +23,7 @@ pub mod site;
 pub mod stack;
 pub mod systemd;
 pub mod wait;
+pub mod webserver;
 
 pub use client::{ClientOutput, SignedClient, StockClient};
 pub use cluster::TestCluster;

@@ -16,6 +16,8 @@ struct Recipe {
     /// Begins the names of its files in the cache.
     name: &'static str,
     pins: &'static [&'static str],
+    /// Versions of what these depend on, in the form of pip; may be empty.
+    constraints: &'static str,
     /// The program it is made for.
     program: &'static str,
 }
@@ -24,11 +26,23 @@ struct Recipe {
 const CLIENT: Recipe = Recipe {
     name: "client-venv",
     pins: &["backend.ai-client==23.9.10", "yarl==1.9.4", "aiohttp==3.8.6"],
+    constraints: "",
     program: "backend.ai",
 };
 /// Makes requests up from an OpenAPI document.
-const SCHEMATHESIS: Recipe =
-    Recipe { name: "schemathesis-venv", pins: &["schemathesis==4.32.5"], program: "schemathesis" };
+const SCHEMATHESIS: Recipe = Recipe {
+    name: "schemathesis-venv",
+    pins: &["schemathesis==4.32.5"],
+    constraints: "",
+    program: "schemathesis",
+};
+/// Serves the web pages.
+const WEBSERVER: Recipe = Recipe {
+    name: "webserver-venv",
+    pins: &["backend.ai-webserver==23.9.10"],
+    constraints: include_str!("webserver-constraints.txt"),
+    program: "backend.ai",
+};
 /// The client's metadata allows no other Python.
 const PYTHON: &str = "3.11";
 
@@ -56,9 +70,18 @@ impl Venv {
         Self::make(&SCHEMATHESIS, layout, progress).await
     }
 
+    /// The same for the stock web server.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure).
+    pub async fn webserver(layout: &Layout, progress: &Progress) -> Result<Self> {
+        Self::make(&WEBSERVER, layout, progress).await
+    }
+
     async fn make(recipe: &Recipe, layout: &Layout, progress: &Progress) -> Result<Self> {
-        let Recipe { name, pins, .. } = recipe;
-        let key = hex::encode(&Sha256::digest(pins.join("\n"))[..4]);
+        let Recipe { name, pins, constraints, .. } = recipe;
+        let ingredients = format!("{}{constraints}", pins.join("\n"));
+        let key = hex::encode(&Sha256::digest(&ingredients)[..4]);
         let dir = layout.cache.join(format!("{name}-{key}"));
         let complete = dir.join("complete");
         let found = Self { dir: dir.clone(), program: recipe.program };
@@ -80,9 +103,14 @@ impl Venv {
             .context("make a virtual environment (Debian: apt install python3-venv)")?;
         let mut pip = Command::new(dir.join("bin/python"));
         pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(*pins);
+        if !constraints.is_empty() {
+            let file = dir.join("constraints.txt");
+            std::fs::write(&file, constraints)?;
+            pip.arg("-c").arg(file);
+        }
         step.run(&mut pip, &log).await.with_context(|| format!("install {}", pins[0]))?;
         run(Command::new(found.program()).arg("--help")).await?;
-        std::fs::write(&complete, pins.join("\n"))?;
+        std::fs::write(&complete, ingredients)?;
         step.done("made");
         Ok(found)
     }

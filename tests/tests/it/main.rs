@@ -3,10 +3,12 @@
 //! Each test has its own cluster (`TestCluster`) on servers that all tests share; one that
 //! breaks a server brings its own. Tests wait for conditions, never for time.
 
+mod admin_looks;
 mod admin_people;
 mod admin_policies;
 mod admin_site;
 mod apps;
+mod canary;
 mod client;
 mod clusters;
 mod dotfiles;
@@ -34,3 +36,4 @@ mod support;
 mod systemd;
 mod templates;
 mod vfolders;
+mod webui;
