@@ -203,6 +203,11 @@ impl Scratch {
         Ok(())
     }
 
+    /// Where the kernels' folders lie.
+    pub fn root(&self) -> &Path {
+        &self.scratch_root
+    }
+
     /// Kernels that have a folder. Blocks.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! Every undo is harmless where its step did not happen, so a failure anywhere, and a
 //! crash anywhere, is mended by the same function that ends a running kernel.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::net::UnixListener;
@@ -24,7 +25,7 @@ use backendai_types::KernelId;
 use backendai_types::image::normalize_architecture;
 
 use super::definition;
-use super::mounts::{self, MountError};
+use super::mounts::{self, Folders, MountError};
 use super::record::{KernelState, RunningKernel};
 use super::registry::{Kernel, blocking};
 use super::summary::{KernelSummary, describe};
@@ -60,7 +61,7 @@ pub enum CreateError {
     Allocation(#[from] AllocationError),
     /// Its folders or socket could not be made.
     #[error("prepare the kernel's folders")]
-    Scratch(#[source] std::io::Error),
+    Scratch(#[source] io::Error),
     /// A folder cannot be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -142,7 +143,6 @@ pub async fn start_container(
     spec: &KernelSpec,
     serve_runner: impl FnOnce(UnixListener),
 ) -> Result<Started, CreateError> {
-    let settings = &core.settings;
     let host = core.host.get().ok_or_else(|| not_reached("make a kernel"))?;
     check_architecture(spec, host)?;
     let restart = kernel.record().restart;
@@ -158,8 +158,9 @@ pub async fn start_container(
         core.networks.join(core, &network, kernel.session_id, kernel.id).await?;
     }
 
-    let folders = mounts::resolve(settings.mount_root.as_deref(), &spec.mounts)?;
-    let definition = definition::container_spec(core, session, spec, &allocation, restart, folders);
+    let folders = mount_folders(core, spec).await?;
+    let mounts = folders.mounts.clone();
+    let definition = definition::container_spec(core, session, spec, &allocation, restart, mounts);
     let container = {
         let _turn = core.creations.acquire().await;
         check_wanted(kernel)?;
@@ -169,7 +170,25 @@ pub async fn start_container(
         core.backend.start(&container).await?;
         container
     };
+    release(folders).await;
     Ok(Started { container, allocation })
+}
+
+async fn mount_folders(core: &Core, spec: &KernelSpec) -> Result<Folders, CreateError> {
+    let (root, scratch) = (core.settings.mount_root.clone(), core.scratch.clone());
+    let (kernel_id, wanted) = (spec.kernel_id, spec.mounts.clone());
+    let mounted = tokio::task::spawn_blocking(move || {
+        mounts::resolve(root.as_deref(), scratch.root(), kernel_id, &wanted)
+    });
+    Ok(mounted.await.map_err(|error| CreateError::Scratch(io::Error::other(error)))??)
+}
+
+/// Takes the folders' own mounts down: the container has its own.
+async fn release(folders: Folders) {
+    let released = tokio::task::spawn_blocking(move || drop(folders)).await;
+    if let Err(error) = released {
+        tracing::warn!(%error, "take down the mounts of a kernel that is made");
+    }
 }
 
 /// Waits until the runner of a started container is ready.

@@ -12,7 +12,7 @@ use backendai_types::KernelId;
 use super::record::{KernelRecord, KernelState};
 use super::registry::{Kernel, blocking};
 use super::summary::KernelSummary;
-use super::{definition, task};
+use super::{definition, mounts, task};
 use crate::backend::{ContainerState, ExitStatus, OwnedContainer, labels};
 use crate::core::Core;
 use crate::runner_link::Outbox;
@@ -169,6 +169,7 @@ async fn remove_leftover_folders(core: &Core, recovered: &[Recovered]) -> io::Re
         .collect();
     let scratch = core.scratch.clone();
     blocking(move || {
+        mounts::sweep(scratch.root())?;
         for id in scratch.kernels()?.into_iter().filter(|id| !kept.contains(id)) {
             tracing::info!(kernel.id = %id, "removing folders of a kernel that is gone");
             scratch.remove(id)?;

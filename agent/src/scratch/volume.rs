@@ -111,7 +111,11 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn run(command: &mut Command) -> io::Result<()> {
+/// Runs a program to its end.
+///
+/// # Errors
+/// It cannot be run, or fails; with what it says.
+pub fn run(command: &mut Command) -> io::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()
