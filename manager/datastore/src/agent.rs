@@ -181,6 +181,22 @@ impl Transaction {
             .collect()
     }
 
+    /// Agents that are alive, in order of their ids; with a scaling group those of it.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn agents_alive(&self, scaling_group: Option<&str>) -> Result<Vec<AgentId>> {
+        let rows = self
+            .query(
+                "-- agents_alive
+                SELECT id FROM agents
+                WHERE status = 'ALIVE' AND ($1::text IS NULL OR scaling_group = $1) ORDER BY id",
+                &[&scaling_group],
+            )
+            .await?;
+        rows.iter().map(|row| Ok(AgentId(row.try_get("id")?))).collect()
+    }
+
     /// Agents of a scaling group that may be given sessions, in order of their ids.
     ///
     /// # Errors

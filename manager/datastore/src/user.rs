@@ -266,19 +266,48 @@ impl Transaction {
         Ok(Belongings { live_sessions: row.try_get(0)?, ..Belongings::default() })
     }
 
-    /// Gives the folders that a user shares with others to another user.
+    /// How many live sessions, whosever, have folders of a user mounted.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn user_folders_mounted_by(&self, id: UserId) -> Result<i64> {
+        let row = self
+            .query_one(
+                "-- user_folders_mounted_by
+                SELECT count(DISTINCT s.id) FROM vfolders f
+                JOIN session_vfolders m ON m.vfolder = f.id
+                JOIN sessions s ON s.id = m.session_id
+                WHERE f.\"user\" = $1 AND s.status NOT IN ('TERMINATED', 'CANCELLED')",
+                &[&id.0],
+            )
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Gives the folders that a user shares with others to another user. One whose name the
+    /// other has already gets a part of its id into its name.
     ///
     /// # Errors
     /// PostgreSQL failed.
     pub async fn user_hand_over_shared_folders(&self, from: UserId, to: UserId) -> Result<u64> {
-        self.execute(
-            "-- user_hand_over_shared_folders
-            UPDATE vfolders f SET \"user\" = $2
-            WHERE f.\"user\" = $1
-              AND EXISTS (SELECT FROM vfolder_permissions p WHERE p.vfolder = f.id)",
-            &[&from.0, &to.0],
-        )
-        .await
+        let handed_over = self
+            .execute(
+                "-- user_hand_over_shared_folders
+                UPDATE vfolders f SET \"user\" = $2, name = CASE
+                    WHEN EXISTS (SELECT FROM vfolders o WHERE o.\"user\" = $2 AND o.name = f.name
+                                 AND o.status IN ('ready', 'performing'))
+                    THEN left(f.name, 55) || '-' || left(f.id::text, 8) ELSE f.name END
+                WHERE f.\"user\" = $1 AND f.status IN ('ready', 'performing')
+                  AND EXISTS (SELECT FROM vfolder_permissions p WHERE p.vfolder = f.id)",
+                &[&from.0, &to.0],
+            )
+            .await?;
+        // An owner needs no share.
+        let sql = "-- user_hand_over_shares
+            DELETE FROM vfolder_permissions p USING vfolders f
+            WHERE f.id = p.vfolder AND f.\"user\" = $1 AND p.\"user\" = $1";
+        self.execute(sql, &[&to.0]).await?;
+        Ok(handed_over)
     }
 
     /// Removes a user with its keypairs and what is left of its ended sessions. Its reported

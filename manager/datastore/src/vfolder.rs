@@ -140,10 +140,12 @@ pub struct MountingSession {
 pub struct CopyingVfolder {
     /// Its id.
     pub id: VfolderId,
-    /// The volume it lies on, and so does the other.
+    /// The volume it lies on.
     pub host: String,
     /// The other.
     pub source: VfolderId,
+    /// The volume that the other lies on.
+    pub source_host: String,
     /// Whose it is.
     pub user: UserId,
 }
@@ -415,17 +417,16 @@ impl Transaction {
         Ok(self.execute(sql, &[&id.0]).await? > 0)
     }
 
-    /// Notes that a copy is complete.
+    /// Notes that a copy is complete. False when nobody wants it any more.
     ///
     /// # Errors
     /// PostgreSQL failed.
-    pub async fn vfolder_copied(&self, id: VfolderId, files: i64, bytes: i64) -> Result<()> {
+    pub async fn vfolder_copied(&self, id: VfolderId, files: i64, bytes: i64) -> Result<bool> {
         let sql = "-- vfolder_copied
             UPDATE vfolders SET status = 'ready', status_changed = now(), clone_source = NULL,
                                 used_files = $2, used_bytes = $3
             WHERE id = $1 AND status = 'performing'";
-        self.execute(sql, &[&id.0, &files, &bytes]).await?;
-        Ok(())
+        Ok(self.execute(sql, &[&id.0, &files, &bytes]).await? > 0)
     }
 
     /// Copies that are not complete.
@@ -436,9 +437,9 @@ impl Transaction {
         let rows = self
             .query(
                 "-- vfolders_copying
-                SELECT id, host, clone_source, \"user\" FROM vfolders
-                WHERE clone_source IS NOT NULL AND status = 'performing'
-                  AND \"user\" IS NOT NULL",
+                SELECT v.id, v.host, v.clone_source, s.host AS source_host, v.\"user\"
+                FROM vfolders v JOIN vfolders s ON s.id = v.clone_source
+                WHERE v.status = 'performing' AND v.\"user\" IS NOT NULL",
                 &[],
             )
             .await?;
@@ -448,6 +449,7 @@ impl Transaction {
                     id: VfolderId(row.try_get("id")?),
                     host: row.try_get("host")?,
                     source: VfolderId(row.try_get("clone_source")?),
+                    source_host: row.try_get("source_host")?,
                     user: UserId(row.try_get("user")?),
                 })
             })
@@ -477,12 +479,18 @@ impl Transaction {
         rows.iter().map(unwanted).collect()
     }
 
-    /// Forgets a folder whose content is gone.
+    /// Forgets a folder whose content is gone. Copies of it that are not complete will never
+    /// be: they are to be removed.
     ///
     /// # Errors
     /// PostgreSQL failed.
     pub async fn vfolder_delete(&self, id: VfolderId) -> Result<()> {
-        let sql = "-- vfolder_delete\nDELETE FROM vfolders WHERE id = $1 AND status = 'deleting'";
+        let sql = "-- vfolder_delete
+            WITH copies AS (
+                UPDATE vfolders SET status = 'deleting', status_changed = now()
+                WHERE clone_source = $1 AND status = 'performing'
+                  AND EXISTS (SELECT FROM vfolders WHERE id = $1 AND status = 'deleting'))
+            DELETE FROM vfolders WHERE id = $1 AND status = 'deleting'";
         self.execute(sql, &[&id.0]).await?;
         Ok(())
     }

@@ -224,6 +224,25 @@ impl Transaction {
         Ok((count > 0).then_some(count.into()))
     }
 
+    /// Bytes that one folder of a keypair's making may hold; `None` is unlimited.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn vfolder_max_size(&self, access_key: &AccessKey) -> Result<Option<i64>> {
+        let row = self
+            .query_opt(
+                "-- vfolder_max_size
+                SELECT p.max_vfolder_size FROM keypairs k
+                JOIN keypair_resource_policies p ON p.name = k.resource_policy
+                WHERE k.access_key = $1",
+                &[&access_key.0],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let bytes: i64 = row.try_get(0)?;
+        Ok((bytes > 0).then_some(bytes))
+    }
+
     /// Bytes that all folders of an owner may hold together; `None` is unlimited.
     ///
     /// # Errors

@@ -46,6 +46,24 @@ impl Transaction {
         Ok(held == ids.len() as u64)
     }
 
+    /// How many live sessions have folders of a host mounted.
+    ///
+    /// # Errors
+    /// PostgreSQL failed.
+    pub async fn vfolder_host_mounted_by(&self, host: &str) -> Result<i64> {
+        let row = self
+            .query_one(
+                "-- vfolder_host_mounted_by
+                SELECT count(DISTINCT s.id) FROM vfolders v
+                JOIN session_vfolders m ON m.vfolder = v.id
+                JOIN sessions s ON s.id = m.session_id
+                WHERE v.host = $1 AND s.status NOT IN ('TERMINATED', 'CANCELLED')",
+                &[&host],
+            )
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
     /// Notes which folders a session mounts.
     ///
     /// # Errors

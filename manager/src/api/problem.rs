@@ -83,6 +83,7 @@ kinds! {
     NO_FILE = NOT_FOUND, "storage/file-not-found", "File not found";
     TRANSFER = BAD_REQUEST, "storage/invalid-api-params", "Invalid API parameters";
     UPLOAD_CONFLICT = CONFLICT, "storage/upload-conflict", "The upload goes on elsewhere";
+    HOST_IN_USE = CONFLICT, "vfolder-host-in-use", "The vfolder host is in use.";
     QUOTA_EXCEEDED = PRECONDITION_FAILED, "quota-exceeded", "You have reached your resource limit.";
     RATE_LIMITED = TOO_MANY_REQUESTS, "rate-limit-exceeded", "You have reached your API query rate limit.";
     FROZEN = SERVICE_UNAVAILABLE, "server-frozen",
@@ -332,6 +333,11 @@ fn vfolder(error: app::error::VfolderError) -> Problem {
         VfolderError::NoFile => Problem::of(NO_FILE),
         VfolderError::Transfer(message) => Problem::of(TRANSFER).msg(message),
         VfolderError::UploadConflict(message) => Problem::of(UPLOAD_CONFLICT).msg(message),
+        VfolderError::Unsupported(message) => {
+            let kind = format!("{BASE}storage/unsupported-operation");
+            Problem::of(INVALID_PARAMS).msg(message).data(json!({ "type": kind }))
+        }
+        error @ VfolderError::HostInUse { .. } => Problem::of(HOST_IN_USE).msg(error.to_string()),
     }
 }
 

@@ -15,8 +15,8 @@ use super::problem::Problem;
 use super::rest::{
     account, acl, auth, config, dotfile, error_log, manager, resource, scaling_group, service,
     session, session_commit, session_files, session_history, session_logs, session_relations,
-    ssh_keypair, template, totp, usage, vfolder, vfolder_files, vfolder_sharing, vfolder_transfer,
-    watcher,
+    ssh_keypair, template, totp, usage, vfolder, vfolder_files, vfolder_sharing, vfolder_storage,
+    vfolder_transfer, watcher,
 };
 use super::{events, graphql, stream};
 
@@ -221,6 +221,15 @@ routes! {
     GET "/folders/_/shared", User, Read => vfolder_sharing::shared;
     POST "/folders/_/shared", User, All => vfolder_sharing::update_shared;
     POST "/folders/_/change-ownership", Superadmin, All => vfolder_sharing::change_owner;
+    GET "/folders/_/quota", User, Read => vfolder_storage::quota;
+    POST "/folders/_/quota", User, All => vfolder_storage::set_quota;
+    GET "/folders/_/usage", Superadmin, Read => vfolder_storage::usage;
+    GET "/folders/_/used-bytes", Superadmin, Read => vfolder_storage::used_bytes;
+    GET "/folders/_/perf-metric", Superadmin, Read => vfolder_storage::performance;
+    GET "/folders/_/fstab", Superadmin, Read => vfolder_storage::fstab;
+    GET "/folders/_/mounts", Superadmin, Read => vfolder_storage::mounts;
+    POST "/folders/_/mounts", Superadmin, All => vfolder_storage::mount;
+    DELETE "/folders/_/mounts", Superadmin, All => vfolder_storage::unmount;
     GET "/folders/invitations/list", User, Read => vfolder_sharing::received;
     GET "/folders/invitations/list-sent", User, Read => vfolder_sharing::sent;
     GET "/folders/invitations/list_sent", User, Read => vfolder_sharing::sent;

@@ -147,6 +147,17 @@ pub enum VfolderError {
     /// An upload goes on elsewhere than the client believes.
     #[error("{0}")]
     UploadConflict(String),
+    /// The kind of volume cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Sessions have folders of a host mounted.
+    #[error("{sessions} sessions use folders on {host}")]
+    HostInUse {
+        /// The host.
+        host: String,
+        /// How many.
+        sessions: i64,
+    },
 }
 
 /// What was asked of an agent; the API has a problem type for each.
@@ -223,6 +234,7 @@ impl From<StorageError> for Error {
                 message: backendai_storage::message(errno),
                 data: Some(serde_json::json!({ "errno": errno, "paths": [path] })),
             },
+            StorageError::Unsupported { .. } => VfolderError::Unsupported(error.to_string()).into(),
             StorageError::Broken(_) => Self::internal("use a volume", error),
             error => Self::invalid(error.to_string()),
         }

@@ -12,6 +12,7 @@ use backendai_types::{AccessKey, GroupId, UserId};
 use super::network::parse_network;
 use super::{Error, Result, SharedApp, keypair, password};
 use crate::context::{RequestContext, Role};
+use crate::wake::Task;
 
 /// Calls in 900 s that the keypair of a new user may make.
 pub const RATE_LIMIT: i32 = 10_000;
@@ -220,10 +221,19 @@ pub async fn purge(
                 if let Some(heir) = heir {
                     tx.user_hand_over_shared_folders(user.id, heir).await?;
                 }
+                if tx.user_folders_mounted_by(user.id).await? > 0 {
+                    return Err(Error::BadRequest(
+                        "Some sessions have virtual folders of the user mounted. Terminate them \
+                         first."
+                            .into(),
+                    ));
+                }
                 Ok(tx.user_delete(user.id).await?)
             }
         })
-        .await
+        .await?;
+    app.wake.task(Task::RemoveVfolders);
+    Ok(())
 }
 
 fn is_administrator(role: &str) -> bool {

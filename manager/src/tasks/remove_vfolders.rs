@@ -28,6 +28,7 @@ impl Task for RemoveVfolders {
 
     async fn pass(&mut self) -> Result<(), TaskError> {
         vfolder::remove::unwanted(&self.app).await?;
+        vfolder::remove::leftovers(&self.app).await?;
         vfolder::clone::resume(&self.app).await?;
         Ok(vfolder::remove::uploads(&self.app).await?)
     }

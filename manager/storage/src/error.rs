@@ -45,6 +45,14 @@ pub enum StorageError {
     /// Directories are nested more deeply than we follow.
     #[error("directories are nested too deeply")]
     TooDeep,
+    /// Volumes of this kind cannot do it.
+    #[error("a volume of the kind {kind} has no {what}")]
+    Unsupported {
+        /// The kind.
+        kind: &'static str,
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A bug.
     #[error("{0}")]
     Broken(String),

@@ -50,6 +50,29 @@ pub trait StorageVolume: Send + Sync {
     /// What an earlier attempt left is removed first. `progress` is told the bytes so far.
     async fn copy_folder(&self, from: Uuid, to: Uuid, progress: Progress) -> Result<Usage>;
 
+    /// The same from a folder of another volume.
+    async fn copy_folder_from(
+        &self,
+        source: &Volume,
+        from: Uuid,
+        to: Uuid,
+        progress: Progress,
+    ) -> Result<Usage> {
+        let _ = (source, from, to, progress);
+        Err(StorageError::Unsupported { kind: self.backend(), what: "copies between volumes" })
+    }
+
+    /// What it counts of its use, if it does.
+    async fn performance(&self) -> Result<Performance> {
+        Err(StorageError::Unsupported { kind: self.backend(), what: "counts of its use" })
+    }
+
+    /// The volume as what it is: those of one kind can do more with each other.
+    fn as_any(&self) -> &dyn std::any::Any;
+
+    /// Ends the removals that somebody began and died over.
+    async fn sweep(&self) -> Result<()>;
+
     /// Ids of the folders that are there.
     async fn folders(&self) -> Result<Vec<Uuid>>;
 
@@ -118,6 +141,19 @@ pub struct Capacity {
     pub total: u64,
     /// What is taken.
     pub used: u64,
+}
+
+/// What a volume counts of its use, since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Performance {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
 }
 
 /// What a folder holds.

@@ -24,5 +24,6 @@ pub mod usage;
 pub mod vfolder;
 pub mod vfolder_files;
 pub mod vfolder_sharing;
+pub mod vfolder_storage;
 pub mod vfolder_transfer;
 pub mod watcher;

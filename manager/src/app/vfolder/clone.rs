@@ -5,11 +5,11 @@ use std::sync::Arc;
 use backendai_datastore::background_task::BackgroundTaskRow;
 use backendai_datastore::vfolder::{CopyingVfolder, NewVfolder, Vfolder, VfolderOwner};
 use backendai_service::telemetry::chain;
-use backendai_types::{BackgroundTaskId, UsageMode, VfolderId, VfolderPermission};
+use backendai_types::{BackgroundTaskId, UsageMode, VfolderId, VfolderPermission, VfolderStatus};
 use serde_json::json;
 
 use super::access::{self, State};
-use super::{VfolderError, create, host};
+use super::{VfolderError, create, host, limit};
 use crate::app::background_task::{self, Begin, End, Reporter};
 use crate::app::{Error, Result, SharedApp};
 use crate::context::RequestContext;
@@ -49,12 +49,6 @@ pub async fn clone(
         return Err(Error::Forbidden("The source vfolder is not permitted to be cloned.".into()));
     }
     let target_host = wanted.host.unwrap_or_else(|| source.host.clone());
-    if target_host != source.host {
-        return Err(Error::invalid(format!(
-            "target_host: a folder on {} can only be copied there",
-            source.host
-        )));
-    }
     create::check_name(&wanted.name)?;
     host::check_create(app, context, &target_host).await?;
     create::check_free(app, context, &wanted.name).await?;
@@ -67,12 +61,17 @@ pub async fn clone(
         usage_mode: wanted.usage_mode,
         permission: wanted.permission,
         cloneable: wanted.cloneable,
-        max_size: None,
+        max_size: limit::bounded(app, context, None).await?,
         clone_source: Some(source.id),
     };
     create::insert(app, context, &new).await?;
-    let copying =
-        CopyingVfolder { id: new.id, host: new.host, source: source.id, user: context.user_id };
+    let copying = CopyingVfolder {
+        id: new.id,
+        host: new.host,
+        source: source.id,
+        source_host: source.host,
+        user: context.user_id,
+    };
     let task = begin(app, copying).await?;
     let tx = app.datastore.autocommit().await?;
     let made = tx.vfolder(new.id).await?.ok_or(VfolderError::NotFound(new.name))?;
@@ -141,13 +140,24 @@ async fn copy(app: SharedApp, wanted: CopyingVfolder, reporter: Reporter) -> End
 
 async fn copy_content(app: &SharedApp, wanted: &CopyingVfolder, reporter: Reporter) -> Result<u64> {
     let volume = host::volume(app, &wanted.host).await?;
-    let total = volume.usage(wanted.source.0).await?.bytes;
+    let source = host::volume(app, &wanted.source_host).await?;
+    let total = source.usage(wanted.source.0).await?.bytes;
     let progress = Arc::new(move |bytes: u64| {
         reporter.report(bytes.min(total), total, format!("Copied {} MiB", bytes >> 20));
     });
-    let usage = volume.copy_folder(wanted.source.0, wanted.id.0, progress).await?;
+    let (from, to) = (wanted.source.0, wanted.id.0);
+    let usage = match wanted.host == wanted.source_host {
+        true => volume.copy_folder(from, to, progress).await?,
+        false => volume.copy_folder_from(&source, from, to, progress).await?,
+    };
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let tx = app.datastore.autocommit().await?;
-    tx.vfolder_copied(wanted.id, count(usage.files), count(usage.bytes)).await?;
+    if !tx.vfolder_copied(wanted.id, count(usage.files), count(usage.bytes)).await?
+        && tx.vfolder(wanted.id).await?.is_none_or(|row| row.status != VfolderStatus::Ready)
+    {
+        // Its owner or its source went away meanwhile; nobody else knows of the directory.
+        volume.remove_folder(wanted.id.0).await?;
+        return Err(VfolderError::NotFound(wanted.id.to_string()).into());
+    }
     Ok(usage.files)
 }

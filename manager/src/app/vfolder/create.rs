@@ -7,7 +7,7 @@ use backendai_datastore::vfolder::{
 use backendai_service::telemetry::chain;
 use backendai_types::{GroupId, UsageMode, VfolderId, VfolderPermission, vfolder};
 
-use super::{VfolderError, access, host};
+use super::{VfolderError, access, host, limit};
 use crate::app::{Error, Result, SharedApp};
 use crate::context::RequestContext;
 
@@ -71,7 +71,7 @@ pub async fn create(
         usage_mode: wanted.usage_mode,
         permission: wanted.permission,
         cloneable: wanted.cloneable,
-        max_size: wanted.quota.and_then(|bytes| i64::try_from(bytes).ok()),
+        max_size: limit::bounded(app, context, wanted.quota).await?,
         clone_source: None,
     };
     check_free(app, context, &new.name).await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backendai_storage::{Capacity, LocalVolume, Volume};
+use backendai_storage::{Capacity, LocalVolume, Performance, Volume};
 use parking_lot::Mutex;
 
 use super::access::{self, Hosts};
@@ -84,10 +84,19 @@ async fn path(app: &SharedApp, host: &str) -> Result<PathBuf> {
              `backendai-manager etcd put volumes/_mount DIRECTORY`.",
         ));
     };
-    if !is_host_name(host) {
-        return Err(Error::invalid(format!("{host:?} cannot be the name of a vfolder host.")));
-    }
+    check_name(host)?;
     Ok(mount.join(host))
+}
+
+/// Refuses what cannot be the name of a host.
+///
+/// # Errors
+/// So it is.
+pub fn check_name(host: &str) -> Result<()> {
+    match is_host_name(host) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("{host:?} cannot be the name of a vfolder host."))),
+    }
 }
 
 /// True for names that are one directory beneath another.
@@ -171,6 +180,30 @@ pub async fn volumes(app: &SharedApp) -> Result<Vec<VolumeView>> {
         volumes.push(VolumeView { host, backend, path, capacity: volume.capacity().await? });
     }
     Ok(volumes)
+}
+
+/// The hosts that are there, and where.
+///
+/// # Errors
+/// As [`all`].
+pub async fn locations(app: &SharedApp) -> Result<Vec<(String, String)>> {
+    let mut locations = Vec::new();
+    for host in all(app).await?.1 {
+        let path = path(app, &host).await?.display().to_string();
+        locations.push((host, path));
+    }
+    Ok(locations)
+}
+
+/// What a host counts of its use, where its kind of volume does.
+///
+/// # Errors
+/// There is no such host, or it does not.
+pub async fn performance(app: &SharedApp, host: &str) -> Result<Performance> {
+    if !all(app).await?.1.iter().any(|known| known == host) {
+        return Err(Error::NotFound { object: "vfolder host", message: Some(host.to_owned()) });
+    }
+    Ok(volume(app, host).await?.performance().await?)
 }
 
 fn names(mount: &Path) -> std::io::Result<Vec<String>> {

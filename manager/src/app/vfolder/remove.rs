@@ -10,6 +10,9 @@ use uuid::Uuid;
 /// Bytes of uploads that are younger are left alone.
 const YOUNG: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
+/// What is logged of a host that is named and not there.
+const UNUSABLE: &str = "a vfolder host cannot be used";
+
 /// Removes the content of the folders that are purged, whose time in the trash is up or
 /// whose owner is gone, and then their rows. One that cannot be removed is tried again.
 ///
@@ -33,6 +36,20 @@ pub async fn unwanted(app: &SharedApp) -> Result<()> {
     Ok(())
 }
 
+/// Ends the removals of files and folders that a manager began and died over.
+///
+/// # Errors
+/// etcd failed, or a volume.
+pub async fn leftovers(app: &SharedApp) -> Result<()> {
+    for host in host::all(app).await?.1 {
+        match host::volume(app, &host).await {
+            Ok(volume) => volume.sweep().await?,
+            Err(error) => tracing::debug!(host, error = chain(&error), "{UNUSABLE}"),
+        }
+    }
+    Ok(())
+}
+
 /// Forgets uploads that have expired, and drops the bytes of those that nobody knows.
 ///
 /// # Errors
@@ -44,7 +61,7 @@ pub async fn uploads(app: &SharedApp) -> Result<()> {
         let volume = match host::volume(app, &host).await {
             Ok(volume) => volume,
             Err(error) => {
-                tracing::debug!(host, error = chain(&error), "a vfolder host cannot be used");
+                tracing::debug!(host, error = chain(&error), "{UNUSABLE}");
                 continue;
             }
         };

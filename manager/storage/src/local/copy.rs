@@ -14,10 +14,13 @@ use crate::error::{Result, StorageError};
 
 /// Bytes copied between two reports of progress.
 const STEP: u64 = 8 << 20;
+/// Bytes copied by ourselves at once, where the system cannot.
+const BUFFER: usize = 1 << 20;
 
 pub fn folder(
-    inner: &Inner,
+    source: &Inner,
     from: Uuid,
+    inner: &Inner,
     to: Uuid,
     progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Usage> {
@@ -27,7 +30,7 @@ pub fn folder(
         return walk::usage(there);
     }
     remove::tree(&inner.copies, &name(to), &inner.removed)?;
-    let source = inner.folder(from)?;
+    let source = source.folder(from)?;
     beneath::make(&inner.copies, name(to).as_str()).map_err(failed)?;
     let target = inner.copies.open_directory(&name(to)).map_err(failed)?;
     let mut copy = Copy { into: vec![target], done: Usage::default(), progress };
@@ -46,6 +49,7 @@ pub fn folder(
         RenameFlags::empty(),
     );
     renamed.map_err(failed)?;
+    rustix::fs::fsync(folders).map_err(failed)?;
     Ok(done)
 }
 
@@ -137,9 +141,7 @@ fn content(from: &File, to: &File, progress: impl Fn(u64)) -> Result<(), Errno> 
         position = begin;
         while position < end {
             let step = usize::try_from((end - position).min(STEP)).unwrap_or(usize::MAX);
-            let (mut read, mut write) = (position, position);
-            let length =
-                rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), step)?;
+            let length = part(from, to, position, step)?;
             if length == 0 {
                 // It became shorter meanwhile.
                 return rustix::fs::ftruncate(to, position);
@@ -150,4 +152,22 @@ fn content(from: &File, to: &File, progress: impl Fn(u64)) -> Result<(), Errno> 
         }
     }
     Ok(())
+}
+
+/// Copies bytes from one place to the same place, at most so many; says how many.
+fn part(from: &File, to: &File, position: u64, step: usize) -> Result<usize, Errno> {
+    let (mut read, mut write) = (position, position);
+    match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), step) {
+        // Not between these file systems, or not on this one.
+        Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        copied => return copied,
+    }
+    let mut buffer = vec![0; step.min(BUFFER)];
+    let length = rustix::io::pread(from, &mut buffer, position)?;
+    let mut left = &buffer[..length];
+    while !left.is_empty() {
+        let at = position + (length - left.len()) as u64;
+        left = &left[rustix::io::pwrite(to, left, at)?..];
+    }
+    Ok(length)
 }

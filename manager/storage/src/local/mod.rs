@@ -33,6 +33,7 @@ use crate::error::{Result, StorageError};
 use crate::path::FolderPath;
 use crate::{
     Archive, Capacity, Chunks, Entry, OpenFile, Progress, StorageVolume, UploadWriter, Usage,
+    Volume,
 };
 
 pub(crate) use transfer::chunks;
@@ -143,9 +144,12 @@ impl StorageVolume for LocalVolume {
     }
 
     async fn create_folder(&self, folder: Uuid) -> Result<()> {
-        self.run(move |inner| match beneath::make(&inner.folders, name(folder).as_str()) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(StorageError::system(".")(errno)),
+        self.run(move |inner| {
+            match beneath::make(&inner.folders, name(folder).as_str()) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(StorageError::system(".")(errno)),
+            }
+            rustix::fs::fsync(&inner.folders).map_err(StorageError::system("."))
         })
         .await
     }
@@ -153,15 +157,36 @@ impl StorageVolume for LocalVolume {
     async fn remove_folder(&self, folder: Uuid) -> Result<()> {
         self.run(move |inner| {
             remove::tree(&inner.copies, &name(folder), &inner.removed)?;
-            remove::tree(&inner.folders, &name(folder), &inner.removed)?;
-            // What a manager that died left over goes along.
-            remove::everything(&inner.removed)
+            remove::tree(&inner.folders, &name(folder), &inner.removed)
         })
         .await
     }
 
+    async fn sweep(&self) -> Result<()> {
+        self.run(|inner| remove::everything(&inner.removed)).await
+    }
+
     async fn copy_folder(&self, from: Uuid, to: Uuid, progress: Progress) -> Result<Usage> {
-        self.run(move |inner| copy::folder(inner, from, to, &*progress)).await
+        self.run(move |inner| copy::folder(inner, from, inner, to, &*progress)).await
+    }
+
+    async fn copy_folder_from(
+        &self,
+        source: &Volume,
+        from: Uuid,
+        to: Uuid,
+        progress: Progress,
+    ) -> Result<Usage> {
+        let Some(source) = source.as_any().downcast_ref::<Self>() else {
+            let (kind, what) = (self.backend(), "copies from volumes of other kinds");
+            return Err(StorageError::Unsupported { kind, what });
+        };
+        let source = Arc::clone(&source.inner);
+        self.run(move |inner| copy::folder(&source, from, inner, to, &*progress)).await
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 
     async fn folders(&self) -> Result<Vec<Uuid>> {

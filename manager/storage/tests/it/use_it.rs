@@ -80,7 +80,12 @@ async fn files_come_and_go() {
     volume.remove(folder, &[path("d"), path("other")], true).await.unwrap();
     assert_eq!(world.names("").await, ["a"]);
     volume.remove_folder(folder).await.unwrap();
-    volume.remove_folder(folder).await.unwrap();
+    // As a manager leaves it that dies over a removal.
+    let left = world.dir.path().join("removed/left/over");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("file"), "x").unwrap();
+    volume.sweep().await.unwrap();
+    assert_eq!(std::fs::read_dir(world.dir.path().join("removed")).unwrap().count(), 0);
     assert!(volume.list(folder, &path("")).await.is_err());
     assert!(volume.folders().await.unwrap().is_empty());
 }
@@ -125,6 +130,30 @@ async fn a_copy_has_everything_and_holes_stay_holes() {
     let entries = copied.volume.list(copy, &path("")).await.unwrap();
     assert_eq!(entries[1].size, 1 << 40);
     assert_eq!(copied.volume.list(copy, &path("a")).await.unwrap()[1].kind, Kind::Link);
+}
+
+#[tokio::test]
+async fn a_copy_can_lie_on_another_volume() {
+    let world = World::new().await;
+    world.put("a/b", &vec![3; 3_000_000]).await.unwrap();
+    let sparse = std::fs::File::create(world.on_disk().join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let source: backendai_storage::Volume = Arc::new(world.volume.clone());
+    // Another file system, where there is one: the system may not copy to it by itself.
+    let memory = tempfile::tempdir_in("/dev/shm");
+    let other = memory.or_else(|_| tempfile::tempdir()).unwrap();
+    let volume = LocalVolume::open(other.path()).unwrap();
+    let copy = Uuid::new_v4();
+    let copied = volume.copy_folder_from(&source, world.folder, copy, Arc::new(|_| {})).await;
+    assert_eq!(copied.unwrap().files, 2);
+    let copied = World { dir: other, volume, folder: copy };
+    assert_eq!(copied.get("a/b").await.unwrap(), vec![3; 3_000_000]);
+    assert_eq!(copied.volume.list(copy, &path("")).await.unwrap()[1].size, 1 << 40);
+    assert!(copied.volume.usage(copy).await.unwrap().bytes < 4_000_000);
+    assert!(matches!(
+        copied.volume.performance().await,
+        Err(StorageError::Unsupported { kind: "vfs", .. })
+    ));
 }
 
 #[tokio::test]
