@@ -6,6 +6,7 @@ mod api;
 mod floor;
 mod session;
 mod stats;
+mod storage;
 mod streams;
 mod target;
 mod wrk;
@@ -27,6 +28,8 @@ pub enum Bench {
     Session(Options),
     /// A terminal's echo, connections through the proxy, and a flood of output.
     Streams,
+    /// One big file and very many small ones in and out of a folder.
+    Storage(storage::Options),
     /// Lists of 100,000 sessions, 10,000 users and 1,000 agents, with filters and orders.
     Admin(Options),
     /// The bare warp handlers that `api` compares with.
@@ -70,7 +73,17 @@ pub async fn run(layout: &Layout, bench: Bench) -> Result<()> {
         Bench::Admin(options) => measure(layout, &options, Kind::Admin).await,
         Bench::Session(options) => measure(layout, &options, Kind::Session).await,
         Bench::Streams => streams(layout).await,
+        Bench::Storage(options) => files(layout, &options).await,
     }
+}
+
+async fn files(layout: &Layout, options: &storage::Options) -> Result<()> {
+    Shared::prepare(layout, &Progress::shown()).await?;
+    let mut cluster = TestCluster::builder().agents(0).start().await?;
+    let measured = Box::pin(storage::run(&mut cluster, options)).await;
+    cluster.stop().await?;
+    Shared::end(layout).await?;
+    measured
 }
 
 #[derive(Clone, Copy)]

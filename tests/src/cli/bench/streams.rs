@@ -269,7 +269,7 @@ async fn run_code(client: &SignedClient, code: &str, mut printed: impl FnMut(&st
 }
 
 /// A figure of `/proc/{pid}/status`, in MiB.
-fn memory(pid: i32, name: &str) -> Result<u64> {
+pub fn memory(pid: i32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next());
