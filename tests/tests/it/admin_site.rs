@@ -154,7 +154,7 @@ async fn usage_and_scaling_groups_are_shown() -> Result<()> {
 }
 
 /// What a watcher answers, as its contract says.
-async fn watcher(answers: Vec<&'static str>) -> Result<(u16, JoinSet<Vec<String>>)> {
+pub async fn watcher(answers: Vec<&'static str>) -> Result<(u16, JoinSet<Vec<String>>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     let mut server = JoinSet::new();
