@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::docker_image;
@@ -11,7 +10,6 @@ use crate::support::world::{self, Running, World, eventually};
 use backendai_agent::backend::ContainerBackend;
 use backendai_agent::backend::docker::{DockerAddress, DockerBackend};
 use backendai_rpc::agent_api::{ExecuteMode, KernelCall, KernelSpec, MountSpec, RunStatus};
-use backendai_rpc::manager_api::KernelChange;
 use backendai_rpc::runner::{ConsoleItem, IPC_DIR};
 use serde_json::Value;
 
@@ -261,59 +259,4 @@ async fn docker_stray_containers_are_removed() {
         tokio::task::yield_now().await;
     }
     assert_eq!(shell(&agent, &spec, "echo alive").await.0, "alive\n");
-}
-
-/// Somebody swaps a part of a folder for a link out of it, again and again, while kernels
-/// mount that part.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn docker_mounts_no_link_that_is_swapped_in() {
-    const MOUNTED: usize = 8;
-    let Some(mut bench) = Bench::new() else { return };
-    let (folders, outside) = (bench.world.dir.path().join("folders"), bench.world.dir.path());
-    bench.world.config.agent.mount_path = Some(folders.clone());
-    let outside = outside.join("outside");
-    std::fs::create_dir_all(folders.join("data/part")).unwrap();
-    std::fs::create_dir(&outside).unwrap();
-    std::fs::write(folders.join("data/part/file"), "inside").unwrap();
-    std::fs::write(outside.join("file"), "outside").unwrap();
-    std::os::unix::fs::symlink(&outside, folders.join("data/bait")).unwrap();
-    let agent = bench.world.start().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let (part, bait) = (folders.join("data/part"), folders.join("data/bait"));
-    let swapper = std::thread::spawn(move || {
-        let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
-        while !stopped.load(Ordering::Relaxed) {
-            rustix::fs::renameat_with(cwd, &part, cwd, &bait, flags).unwrap();
-            // A link is refused at once; most kernels shall get past that.
-            std::thread::sleep(Duration::from_micros(200));
-            rustix::fs::renameat_with(cwd, &part, cwd, &bait, flags).unwrap();
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    });
-    let mut mounted = 0;
-    while mounted < MOUNTED {
-        let mut spec = bench.kernel();
-        spec.mounts = vec![MountSpec {
-            name: "data".into(),
-            host_path: folders.join("data/part").to_str().unwrap().into(),
-            kernel_path: "/home/work/data".into(),
-            read_only: false,
-        }];
-        let session = agent.create(spec.clone()).await;
-        let made = bench.world.manager.event(spec.kernel_id, |change| match change {
-            KernelChange::Started(_) => Some(true),
-            KernelChange::Failed(_) => Some(false),
-            _ => None,
-        });
-        if made.await {
-            let (text, code) = shell(&agent, &spec, "cat data/file").await;
-            assert_eq!((text.as_str(), code), ("inside", Some(0)), "after {mounted} kernels");
-            mounted += 1;
-            agent.destroy(spec.kernel_id, session).await;
-        }
-        agent.forgotten(spec.kernel_id).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    swapper.join().unwrap();
 }

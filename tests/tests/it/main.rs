@@ -39,5 +39,5 @@ mod vfolder_chaos;
 mod vfolder_kills;
 mod vfolder_limits;
 mod vfolders;
-mod webui;
 mod vfolders_admin;
+mod webui;

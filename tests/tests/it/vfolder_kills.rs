@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use backendai_tests::wait::{wait_for, wait_until};
 use backendai_tests::{SignedClient, TestCluster};
@@ -54,9 +54,9 @@ impl World {
     }
 
     /// Sends a request that will not be answered.
-    fn send(&self, method: Method, path: &str, body: Value) -> JoinHandle<()> {
+    fn send(&self, method: Method, path: &str, body: Value) -> JoinSet<()> {
         let (owner, path) = (self.owner.clone(), path.to_owned());
-        tokio::spawn(async move { drop(owner.send(method, &path, body).await) })
+        beside(async move { drop(owner.send(method, &path, body).await) })
     }
 
     /// Kills the manager, and starts it again when nothing of it is left.
@@ -89,7 +89,7 @@ impl World {
         })
         .await?;
         self.kill().await?;
-        request.await?;
+        ended(request).await?;
         self.sql.batch_execute("ROLLBACK").await?;
         self.restart().await
     }
@@ -127,6 +127,18 @@ impl World {
         })
         .await
     }
+}
+
+/// Does something meanwhile.
+fn beside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
+    let mut set = JoinSet::new();
+    set.spawn(work);
+    set
+}
+
+/// What came of it.
+async fn ended<T: 'static>(mut work: JoinSet<T>) -> Result<T> {
+    Ok(work.join_next().await.context("a task")??)
 }
 
 async fn is_blocked(sql: &tokio_postgres::Client) -> Result<bool> {
@@ -249,7 +261,7 @@ async fn an_upload_survives_the_manager_at_every_step() -> Result<()> {
         }
     });
     let body = reqwest::Body::wrap_stream(body);
-    let request = tokio::spawn(async move { patch(&http, &to, 0, body).await });
+    let request = beside(async move { patch(&http, &to, 0, body).await });
     let arrived = || {
         names(&uploads).is_ok_and(|names| {
             let size = |name: &String| std::fs::metadata(uploads.join(name)).map(|m| m.len());
@@ -258,7 +270,7 @@ async fn an_upload_survives_the_manager_at_every_step() -> Result<()> {
     };
     watch("bytes to arrive", arrived).await?;
     world.kill().await?;
-    assert!(request.await?.is_err());
+    assert!(ended(request).await?.is_err());
     world.restart().await?;
     let at = offset(&world.http, &url).await?;
     assert!((1_000_000..=1_500_000).contains(&at), "{at} bytes are there");
@@ -270,10 +282,10 @@ async fn an_upload_survives_the_manager_at_every_step() -> Result<()> {
     let url = request_upload(&world.owner, "b/c", size).await?;
     world.sql.batch_execute(&format!("BEGIN; {HOLD_UPLOADS}")).await?;
     let (http, to, sent) = (world.http.clone(), url.clone(), content.clone());
-    let request = tokio::spawn(async move { patch(&http, &to, 0, sent).await });
+    let request = beside(async move { patch(&http, &to, 0, sent).await });
     wait_until(LIMIT, "the file to appear", async || Ok(folder.join("b/c").exists())).await?;
     world.kill().await?;
-    assert!(request.await?.is_err());
+    assert!(ended(request).await?.is_err());
     world.sql.batch_execute("ROLLBACK").await?;
     world.restart().await?;
     assert_eq!(offset(&world.http, &url).await?, size);
@@ -307,7 +319,7 @@ async fn a_copy_survives_the_manager_at_every_step() -> Result<()> {
     let request = world.send(method, path, body);
     watch("a copy to begin", || is_filled(&copies)).await?;
     world.kill().await?;
-    request.await?;
+    ended(request).await?;
     assert!(!is_shown_in_part(&world.volume, &all)?, "half a copy is shown");
     world.restart().await?;
     assert!(tree(&world.wait_ready("second").await?)? == all, "the copy is another");
@@ -326,7 +338,7 @@ async fn a_copy_survives_the_manager_at_every_step() -> Result<()> {
     })
     .await?;
     world.kill().await?;
-    request.await?;
+    ended(request).await?;
     looker.batch_execute("ROLLBACK").await?;
     world.restart().await?;
     assert!(tree(&world.wait_ready("third").await?)? == all, "the copy is another");
@@ -357,7 +369,7 @@ async fn a_removal_survives_the_manager_at_every_step() -> Result<()> {
     let request = world.send(Method::DELETE, "/folders/files/delete-files", body);
     watch("a removal to begin", || is_filled(&removed)).await?;
     world.kill().await?;
-    request.await?;
+    ended(request).await?;
     assert!(names(&path)?.is_empty(), "half a directory is shown");
     world.restart().await?;
     world.wait_at_rest().await?;
@@ -381,7 +393,7 @@ async fn a_removal_survives_the_manager_at_every_step() -> Result<()> {
     let request = world.send(Method::POST, path_of_purge, purge);
     watch("a removal to begin", || is_filled(&removed)).await?;
     world.kill().await?;
-    request.await?;
+    ended(request).await?;
     assert!(!path.exists(), "half a folder is there");
     world.restart().await?;
     world.wait_at_rest().await?;
@@ -395,37 +407,5 @@ async fn a_removal_survives_the_manager_at_every_step() -> Result<()> {
     world.wait_at_rest().await?;
     let rows: i64 = world.sql.query_one("SELECT count(*) FROM vfolders", &[]).await?.get(0);
     assert_eq!(rows, 1);
-    world.cluster.stop().await
-}
-
-#[tokio::test]
-async fn names_survive_the_manager_at_every_step() -> Result<()> {
-    let mut world = World::start().await?;
-    // The directory is there, the row is not.
-    let folders = world.volume.join("folders");
-    let request = (Method::POST, "/folders", json!({ "name": "new", "host": HOST }));
-    let hold = "LOCK TABLE vfolders IN SHARE MODE";
-    world.cut(hold, request, async || Ok(is_filled(&folders))).await?;
-    assert!(world.names().await?.is_empty(), "a folder without a row is shown");
-
-    let (_, path) = world.folder("new").await?;
-    plant(&path, 2, 2)?;
-    let all = tree(&path)?;
-    let rename = || (Method::POST, "/folders/new/rename", json!({ "new_name": "newer" }));
-    let hold = "SELECT FROM vfolders WHERE name = 'new' FOR UPDATE";
-    world.cut(hold, rename(), async || Ok(true)).await?;
-    assert_eq!(world.names().await?, ["new"]);
-    let (method, at, body) = rename();
-    assert_eq!(world.owner.send(method, at, body).await?.status, 201);
-    world.cluster.manager.process.kill().await?;
-    world.restart().await?;
-    assert_eq!(world.names().await?, ["newer"]);
-    assert!(tree(&path)? == all, "something is lost");
-
-    let rename = json!({ "target_path": "d0", "new_name": "e0" });
-    world.owner.post("/folders/newer/rename-file", rename).await?.ok();
-    world.cluster.manager.process.kill().await?;
-    world.restart().await?;
-    assert_eq!(names(&path)?, ["d1", "e0"]);
     world.cluster.stop().await
 }
