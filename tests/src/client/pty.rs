@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
@@ -12,6 +12,9 @@ use rustix::pty::OpenptFlags;
 use tokio::process::{Child, Command};
 
 use crate::wait::wait_until;
+
+/// How long a person waits before pressing Ctrl-C once more.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A client that runs on a terminal. It is killed when dropped.
 #[derive(Debug)]
@@ -97,13 +100,19 @@ impl PtyClient {
         Ok(self.terminal.write_all(b"\x03")?)
     }
 
-    /// Presses Ctrl-C and waits for the client's end.
+    /// Presses Ctrl-C until the client ends: it may miss one while it handles another's end.
     ///
     /// # Errors
     /// As [`Self::wait`].
     pub async fn stop(mut self, limit: Duration) -> Result<()> {
-        self.interrupt()?;
-        self.wait(limit).await.map(drop)
+        let begun = Instant::now();
+        loop {
+            self.interrupt()?;
+            let ended = self.wait(PATIENCE).await;
+            if ended.is_ok() || begun.elapsed() > limit {
+                return ended.map(drop);
+            }
+        }
     }
 
     /// Waits for the client's end and returns its exit code; `None` after a signal.

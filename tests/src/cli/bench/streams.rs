@@ -208,12 +208,7 @@ async fn proxied(client: &SignedClient) -> Result<Duration> {
         let client = client.clone();
         async move {
             let target = format!("/stream/session/{SESSION}/tcpproxy?app={PORT}");
-            let mut socket = client.socket(&target).await?;
-            let mut read = 0;
-            while let Some(bytes) = socket.next_bytes().await? {
-                read += bytes.len();
-            }
-            complete(read)
+            complete(client.count_bytes(&target).await?)
         }
     };
     at_once(read_one).await?;
