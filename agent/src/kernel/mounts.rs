@@ -25,6 +25,8 @@ pub struct MountError {
 
 /// Ends the name of a place in the scratch root where a folder is mounted for the engine.
 const PLACE: &str = ".folder";
+/// The mount point in such a place.
+const POINT: &str = "folder";
 
 /// Folders as the container engine is told of them.
 ///
@@ -70,10 +72,10 @@ pub fn resolve(
         let (held, path) = directory(root, &mount.host_path).map_err(failed)?;
         let mut source = path;
         if rustix::process::geteuid().is_root() {
-            source = scratch_root.join(format!("{kernel}-{index}{PLACE}"));
+            let place = scratch_root.join(format!("{kernel}-{index}{PLACE}"));
             // Before it is mounted: whatever becomes of that, it is taken down.
-            folders.places.push(source.clone());
-            put_up(&held, &source).map_err(|error| failed(error.to_string()))?;
+            folders.places.push(place.clone());
+            source = put_up(&held, &place).map_err(|error| failed(error.to_string()))?;
         }
         let (target, read_only) = (mount.kernel_path.clone(), mount.read_only);
         folders.mounts.push(ContainerMount { source, target, read_only });
@@ -95,19 +97,26 @@ pub fn sweep(scratch_root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts the very directory that is held, wherever its path leads by now.
-fn put_up(held: &OwnedFd, place: &Path) -> io::Result<()> {
+/// Mounts the very directory that is held, wherever its path leads by now; where.
+///
+/// The mount point lies in a file system of its own: an engine that does not see the mounts
+/// of this process finds no such path and says so, where it would mount an empty directory.
+fn put_up(held: &OwnedFd, place: &Path) -> io::Result<PathBuf> {
     fs::create_dir(place)?;
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=700", "none"]).arg(place))?;
+    let point = place.join(POINT);
+    fs::create_dir(&point)?;
     let source = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
-    run(Command::new("mount").args(["--no-canonicalize", "--bind", &source]).arg(place))?;
-    let (wanted, mounted) = (rustix::fs::fstat(held)?, fs::metadata(place)?);
+    run(Command::new("mount").args(["--no-canonicalize", "--bind", &source]).arg(&point))?;
+    let (wanted, mounted) = (rustix::fs::fstat(held)?, fs::metadata(&point)?);
     if (mounted.dev(), mounted.ino()) != (wanted.st_dev, wanted.st_ino) {
         return Err(io::Error::other("another directory was mounted"));
     }
-    Ok(())
+    Ok(point)
 }
 
-/// Never removes anything but an empty directory: a user's folder may be mounted there.
+/// Never removes anything but an empty directory: a user's folder may be mounted there. What
+/// is mounted within a place goes with it.
 fn take_down(place: &Path) -> io::Result<()> {
     loop {
         match fs::remove_dir(place) {
