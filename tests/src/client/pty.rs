@@ -100,6 +100,18 @@ impl PtyClient {
         Ok(self.terminal.write_all(b"\x03")?)
     }
 
+    /// Waits for the end of a client whose work is done, and presses Ctrl-C if it does not
+    /// come: the one that copies files may miss the end of its own local proxy.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn end(mut self, limit: Duration) -> Result<()> {
+        if self.wait(PATIENCE).await.is_ok() {
+            return Ok(());
+        }
+        self.stop(limit).await
+    }
+
     /// Presses Ctrl-C until the client ends: it may miss one while it handles another's end.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Logging into sessions: the stock client's `ssh`, `scp` and `app`, and OpenSSH between the
 //! kernels of a cluster.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use backendai_tests::ports::Ports;
+use backendai_tests::wait::wait_until;
 use backendai_tests::{Layout, TestCluster};
 
 use crate::support::{LIMIT, create_body, execute, local_proxy, wait_nothing_left, wait_status};
@@ -28,26 +29,26 @@ async fn a_person_logs_in_and_copies_files_with_the_stock_client() -> Result<()>
     login.type_line("id -un; pwd; tty; exit 3")?;
     login.expect("/home/work", LIMIT).await?;
     login.expect("/dev/pts/", LIMIT).await?;
-    login.wait(LIMIT).await?;
+    login.end(LIMIT).await?;
 
     // Files and folders go in and come back.
     let folder = client.home().join("sent");
     std::fs::create_dir(&folder)?;
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     std::fs::write(folder.join("data.bin"), &content)?;
-    client
-        .run(&["scp", "-p", &port()?, "-r", "inside", "sent", "work@localhost:."])
-        .await?
-        .success();
-    let digest =
-        "import hashlib; print(hashlib.sha256(open('sent/data.bin','rb').read()).hexdigest())";
-    let inside = execute(&signed, "inside", digest).await?;
-    assert_eq!(inside.trim(), hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&content)));
-    client
-        .run(&["scp", "-p", &port()?, "inside", "work@localhost:sent/data.bin", "back.bin"])
-        .await?
-        .success();
-    assert!(std::fs::read(client.home().join("back.bin"))? == content);
+    let copy = client.pty(&["scp", "-p", &port()?, "-r", "inside", "sent", "work@localhost:."])?;
+    let digest = "import hashlib, pathlib; file = pathlib.Path('sent/data.bin'); \
+        print(hashlib.sha256(file.read_bytes() if file.exists() else b'').hexdigest())";
+    let wanted = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&content));
+    let arrived = async || Ok(execute(&signed, "inside", digest).await?.trim() == wanted);
+    wait_until(LIMIT, "the folder to arrive", arrived).await.with_context(|| copy.screen())?;
+    copy.end(LIMIT).await?;
+    let from = "work@localhost:sent/data.bin";
+    let copy = client.pty(&["scp", "-p", &port()?, "inside", from, "back.bin"])?;
+    let file = client.home().join("back.bin");
+    let arrived = async || Ok(file.exists() && std::fs::read(&file)? == content);
+    wait_until(LIMIT, "the file to come back", arrived).await.with_context(|| copy.screen())?;
+    copy.end(LIMIT).await?;
 
     // A login after the agent's death finds the processes of the one before it.
     cluster.agents[0].process.kill().await?;
@@ -58,7 +59,7 @@ async fn a_person_logs_in_and_copies_files_with_the_stock_client() -> Result<()>
     again.type_line("grep -l ^survivor /proc/[0-9]*/cmdline | wc -l | sed s/^/alive=/")?;
     again.expect("alive=1", LIMIT).await?;
     again.type_line("exit")?;
-    again.wait(LIMIT).await?;
+    again.end(LIMIT).await?;
 
     signed.delete("/session/inside").await?.ok();
     wait_nothing_left(&cluster).await?;
