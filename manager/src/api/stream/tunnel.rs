@@ -373,6 +373,8 @@ mod tests {
         };
         let ((), end) = tokio::join!(speak, carried);
         assert_eq!(end, (NORMAL, String::new()));
+        // The goodbye is answered, or the client would wait for that.
+        assert!(matches!(client.next().await, Some(Ok(Message::Close(_)))));
         let mut heard = Vec::new();
         service.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"hello");
